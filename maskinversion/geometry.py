@@ -49,10 +49,12 @@ class Geometry:
         if self.fit == "stretch":
             return pixels
         (top, left), (height, width) = self.margins, self.model_size
-        bottom, right = height - top - pixels.shape[-2], width - left - pixels.shape[-1]
         if self.fit == "crop":
-            return pixels[..., -top : pixels.shape[-2] + bottom, -left : pixels.shape[-1] + right]
-        return F.pad(pixels - fill, (left, right, top, bottom)) + fill
+            return pixels[..., -top : height - top, -left : width - left]
+        inner_height, inner_width = pixels.shape[-2:]
+        canvas = pixels.new_zeros(*pixels.shape[:2], height, width) + fill
+        canvas[..., top : top + inner_height, left : left + inner_width] = pixels
+        return canvas
 
     def from_model(self, maps: Tensor) -> Tensor:
         """Maps [M, H, W] on the model's canvas, in the image's own geometry: [M, h, w], zero where the model saw nothing."""

@@ -1,6 +1,7 @@
 """Get a frozen CLIP from the pack itself, from open_clip's names, from a folder or from a weights file."""
 
 import difflib
+import pickle
 from pathlib import Path
 
 import open_clip
@@ -38,6 +39,8 @@ def load_clip(
     try:
         loaded = open_clip.create_model(architecture, pretrained=weights, force_quick_gelu=quick_gelu)
         tokenizer = open_clip.get_tokenizer(architecture)
+    except pickle.UnpicklingError as error:
+        raise ModelError(f"{source} was refused: it is not plain weights and could run code. Use a safetensors file") from error
     except RuntimeError as error:
         raise ModelError(explain(error, source, architecture, weights)) from error
     except (OSError, ValueError) as error:
@@ -107,8 +110,8 @@ def explain(error: RuntimeError, source: str, architecture: str, weights: str | 
         return f"the weights of {source} do not fit {architecture}: choose the model that they were made for"
     if weights and not Path(weights).is_file():
         return (
-            f"the weights of {source} could not be downloaded ({first}). Without internet use 'bundled', or a file that you already "
-            f"have, with model={architecture!r}"
+            f"the weights of {source} could not be downloaded ({first}). Without internet use 'bundled', or a file that you "
+            f"already have, with model={architecture!r}"
         )
     return f"{source} could not be loaded: {first}"
 

@@ -30,9 +30,9 @@ class EncodedLayers:
 class Tower(Protocol):
     """A frozen vision transformer with a joint image-text space.
 
-    patch_size: pixels, (height, width). image_size: the native input, (height, width). depth: number of blocks.
-    width_out: D, the size of the joint space. projection: the weight that leads into it. mean, std: of the input's channels, [3]. interpolation: how images are resized.
-    device, dtype: of the weights.
+    patch_size, image_size: in pixels, (height, width); the size is the model's native one. depth: number of blocks.
+    width_out: D, the size of the joint space. projection: the weight that leads into it.
+    mean, std: of the input's channels, [3]. interpolation: how images are resized. device, dtype: of the weights.
     """
 
     patch_size: tuple[int, int]

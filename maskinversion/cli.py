@@ -1,0 +1,203 @@
+"""The command line: `maskinversion invert | classify | demo | doctor`. It only translates; the library does the work."""
+
+import argparse
+import importlib.metadata
+import json
+import platform
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from huggingface_hub.constants import HF_HUB_CACHE
+from PIL import Image
+
+from .errors import InputError, MaskInversionError
+from .examples import EXAMPLES, load_example
+from .geometry import FITS, as_pixels
+from .inverter import MaskInverter
+from .loading import BUNDLED, best_device, load_clip
+from .overlay import overlay
+from .tasks.classify import classify
+from .tokens import LocalizedTokens
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit status, 1 after an error that is printed in one line."""
+    args = parser().parse_args(argv)
+    try:
+        args.run(args)
+    except MaskInversionError as error:
+        print(f"maskinversion: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="maskinversion", description="A picture and a mask in, an embedding of that region out.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    invert = commands.add_parser("invert", help="learn the token of each masked region")
+    invert.add_argument("image", type=Path)
+    invert.add_argument("--mask", type=Path, action="append", required=True, help="white where the region is; may be repeated")
+    invert.add_argument("--out", type=Path, required=True, help="folder for tokens.safetensors and one overlay PNG per mask")
+    add_model(invert)
+    add_inversion(invert)
+    invert.set_defaults(run=run_invert)
+
+    name = commands.add_parser("classify", help="say which phrase each region is")
+    name.add_argument("image", type=Path, help="a picture, or the tokens.safetensors that `invert` wrote")
+    name.add_argument("--mask", type=Path, action="append", help="white where the region is; may be repeated")
+    name.add_argument("--phrase", action="append", help="may be repeated; the bundled model has its own list")
+    name.add_argument("--phrases", type=Path, help="a text file with a phrase a line")
+    name.add_argument("--template", default="a photo of a {}", help="what a phrase is put into (default: %(default)r)")
+    name.add_argument("--top", type=int, default=5, help="how many phrases to print for each region (default: %(default)s)")
+    name.add_argument("--json", action="store_true", help="print JSON")
+    add_model(name)
+    add_inversion(name)
+    name.set_defaults(run=run_classify)
+
+    demo = commands.add_parser("demo", help="name the regions of a bundled scene, offline")
+    demo.add_argument("--example", choices=EXAMPLES, default=EXAMPLES[0])
+    demo.add_argument("--out", type=Path, default=Path("maskinversion-demo"))
+    demo.set_defaults(run=run_demo)
+
+    doctor = commands.add_parser("doctor", help="print versions, devices and the models found")
+    doctor.set_defaults(run=run_doctor)
+    return top
+
+
+def add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--clip", default="bundled", help="'bundled', NAME/TAG of open_clip, 'local-dir:FOLDER', or a weights file"
+    )
+    command.add_argument("--architecture", help="of a weights file, such as ViT-L-14")
+    command.add_argument("--device", help="cpu, cuda, mps (default: the best one here)")
+
+
+def add_inversion(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--iterations", type=int, help="steps")
+    command.add_argument("--lr", type=float, help="learning rate")
+    command.add_argument("--alpha", type=float, help="pull towards the whole image; 0 is the region only")
+    command.add_argument("--layers", type=int, help="last blocks that the map sums over")
+    command.add_argument("--image-size", type=int, help="pixels that the model sees (default: its own)")
+    command.add_argument("--fit", choices=FITS, help="how the picture becomes a square")
+
+
+def open_picture(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return picture
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {path}") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path} is too large to open safely ({error}): make it smaller first") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not a picture that can be read ({error})") from error
+
+
+def make_inverter(args: argparse.Namespace) -> MaskInverter:
+    names = ("iterations", "lr", "alpha", "layers", "image_size", "fit")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    return MaskInverter(load_clip(args.clip, args.architecture, args.device), **given)
+
+
+def invert_files(inverter: MaskInverter, image: Path, masks: list[Path]) -> tuple[Image.Image, list[Image.Image], LocalizedTokens]:
+    picture, opened = open_picture(image), [open_picture(mask) for mask in masks]
+    return picture, opened, inverter.invert(inverter.encode(picture), opened)
+
+
+def save_overlays(picture: Image.Image, masks: list[Image.Image], tokens: LocalizedTokens, out: Path) -> list[Path]:
+    """One PNG per region: the map over the picture and the outline of the mask."""
+    out.mkdir(parents=True, exist_ok=True)
+    pixels = as_pixels(picture)[0].permute(1, 2, 0)
+    paths = []
+    for i, (heat, mask) in enumerate(zip(tokens.maps_for(), masks, strict=True)):
+        same_size = np.asarray(mask.convert("L").resize(picture.size), np.float32) / 255
+        painted = overlay(pixels, heat.cpu(), torch.from_numpy(same_size))
+        paths.append(out / f"overlay-{i}.png")
+        Image.fromarray((painted * 255).round().byte().numpy()).save(paths[-1])
+    return paths
+
+
+def run_invert(args: argparse.Namespace) -> None:
+    picture, masks, tokens = invert_files(make_inverter(args), args.image, args.mask)
+    tokens.save(args.out / "tokens.safetensors")
+    for path, overlaid, loss, iou in zip(args.mask, save_overlays(picture, masks, tokens, args.out), tokens.losses[-1], tokens.iou):
+        print(f"{path}: loss {loss:.3f}, overlap of map and mask {iou:.2f}, {overlaid}")
+    print(args.out / "tokens.safetensors")
+
+
+def run_classify(args: argparse.Namespace) -> None:
+    phrases = list(args.phrase or [])
+    if args.phrases:
+        try:
+            phrases += args.phrases.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"the phrases could not be read from {args.phrases} ({error})") from error
+    if not phrases and args.clip == "bundled":
+        phrases = bundled_classes()
+    inverter = make_inverter(args)
+    if args.image.suffix == ".safetensors":
+        tokens = LocalizedTokens.load(args.image)
+        if tokens.fingerprint != inverter.clip.fingerprint:
+            raise InputError(f"{args.image} was made with {tokens.model}, not with {inverter.clip.name}: give that one as --clip")
+    elif args.mask:
+        tokens = invert_files(inverter, args.image, args.mask)[2]
+    else:
+        raise InputError("give the region of the picture with --mask, or a tokens.safetensors instead of a picture")
+    print_classification(tokens.embeddings, inverter, phrases, args.template, args.top, args.json)
+
+
+def print_classification(embeddings, inverter, phrases, template="a photo of a {}", top=5, as_json=False) -> None:
+    found = classify(embeddings, inverter.clip, phrases, template)
+    values, indices = found.probabilities.topk(min(top, len(found.phrases)))
+    regions = [
+        {found.phrases[i]: round(v, 4) for i, v in zip(i_row, v_row)} for i_row, v_row in zip(indices.tolist(), values.tolist())
+    ]
+    if as_json:
+        print(json.dumps(regions, indent=2))
+        return
+    for number, region in enumerate(regions):
+        print(f"region {number}: " + ", ".join(f"{phrase} {probability:.0%}" for phrase, probability in region.items()))
+
+
+def run_demo(args: argparse.Namespace) -> None:
+    example = load_example(args.example)
+    inverter = MaskInverter(load_clip("bundled"))
+    tokens = inverter.invert(inverter.encode(example.image), example.masks)
+    masks = [Image.fromarray((mask * 255).byte().numpy()) for mask in example.masks]
+    for path in save_overlays(example.image, masks, tokens, args.out):
+        print(path)
+    print(f"The masks are of: {', '.join(example.names)}. What the tokens say:")
+    print_classification(tokens.embeddings, inverter, bundled_classes(), top=3)
+
+
+def bundled_classes() -> list[str]:
+    """The names that the bundled model was trained with."""
+    return (BUNDLED / "classes.txt").read_text(encoding="utf-8").splitlines()
+
+
+def run_doctor(args: argparse.Namespace) -> None:
+    print(f"Python {platform.python_version()} on {platform.platform()}")
+    for package in ("maskinversion", "torch", "torchvision", "open_clip_torch", "timm", "safetensors", "numpy", "pillow"):
+        try:
+            print(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            print(f"{package} is not installed as a package")
+    print(f"device: {best_device()}")
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            print(f"  cuda:{index} {properties.name}, {properties.total_memory / 2**30:.1f} GiB")
+    clip = load_clip("bundled", device="cpu")
+    print(f"bundled model: {clip}, {len(bundled_classes())} names, {BUNDLED}")
+    found = sorted(folder.name.removeprefix("models--").replace("--", "/") for folder in Path(HF_HUB_CACHE).glob("models--*"))
+    print(f"downloaded models: {', '.join(found) or 'none'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What localized tokens are good for, one module a task."""

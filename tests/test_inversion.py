@@ -1,0 +1,220 @@
+"""The closed form against autograd, on random weights; and what an inversion must leave alone."""
+
+import hashlib
+
+import ground_truth
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+
+import maskinversion as mi
+from maskinversion import inverter as inverter_module
+from maskinversion.decomposition import BlockMap
+from maskinversion.objective import DiceObjective
+from maskinversion.towers import OpenClipViT
+
+
+def random_clip(name: str, dtype: torch.dtype) -> mi.Clip:
+    torch.manual_seed(0)
+    return mi.load_clip(name, device="cpu", dtype=dtype)
+
+
+def small_clip(**vision) -> mi.Clip:
+    """A small model with the options that released models use, in float64, with every weight away from its initial value."""
+    torch.manual_seed(0)
+    config = dict(image_size=48, patch_size=8, width=64, layers=4, head_width=32) | vision
+    quick_gelu = config.pop("quick_gelu", False)
+    model = open_clip.CLIP(40, config, dict(context_length=8, width=32, heads=2, layers=1), quick_gelu=quick_gelu)
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    model = model.double().eval().requires_grad_(False)
+    return mi.Clip("small", OpenClipViT(model.visual), model, open_clip.SimpleTokenizer(context_length=8))
+
+
+def picture(size: int, masks: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noise, with a hard mask, a soft one, and one that overlaps both."""
+    generator = torch.Generator().manual_seed(1)
+    made = torch.zeros(3, size, size)
+    made[0, size // 8 : size // 2, size // 6 : size * 2 // 3] = 1
+    made[1] = F.interpolate(torch.rand(1, 1, 5, 5, generator=generator), size=size, mode="bilinear")[0, 0]
+    made[2, size // 3 :, size // 3 :] = 1
+    return torch.rand(size, size, 3, generator=generator), made[:masks]
+
+
+def compare(clip, size, masks, lr=0.1, alpha=0.0, layers=1, iterations=10):
+    """Largest differences between product and ground truth: 1 - token cosine, tokens (relative), maps, losses."""
+    image, mask = picture(size, masks)
+    inverter = mi.MaskInverter(clip, iterations=iterations, lr=lr, alpha=alpha, layers=layers, image_size=size)
+    tokens = inverter.invert(inverter.encode(image), mask)
+    mean, std = (torch.tensor(v)[:, None, None] for v in (clip.tower.mean, clip.tower.std))
+    pixels = ((image.permute(2, 0, 1) - mean) / std)[None].to(clip.tower.dtype)
+    clip.model.visual.requires_grad_(False)
+    expected, maps, losses = ground_truth.invert(clip.model.visual, pixels, mask.to(pixels), iterations, lr, alpha, layers)
+    cosine = F.cosine_similarity(tokens.embeddings, expected).min().item()
+    relative = ((tokens.embeddings - expected).norm(dim=1) / expected.norm(dim=1)).max().item()
+    return 1 - cosine, relative, (tokens.maps - maps).abs().max().item(), (tokens.losses - losses).abs().max().item()
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "masks", "alpha", "layers"),
+    [("ViT-B-32", 224, 3, 0.0, 1), ("ViT-B-32", 320, 2, 5.0, 3), ("ViT-B-16", 224, 1, 5.0, 1), ("ViT-B-16", 288, 2, 0.0, 3)],
+)
+def test_equals_autograd_in_float64(name, size, masks, alpha, layers):
+    off, relative, maps, losses = compare(random_clip(name, torch.float64), size, masks, alpha=alpha, layers=layers)
+    assert off < 1e-9 and relative < 1e-9 and maps < 1e-9 and losses < 1e-9
+
+
+@pytest.mark.parametrize(("name", "size", "masks", "alpha"), [("ViT-B-32", 224, 3, 5.0), ("ViT-B-16", 224, 2, 0.0)])
+def test_equals_autograd_in_float32(name, size, masks, alpha):
+    off, _, maps, losses = compare(random_clip(name, torch.float32), size, masks, alpha=alpha)
+    assert off < 1e-5 and maps < 1e-4 and losses < 1e-4
+
+
+@pytest.mark.parametrize(
+    "vision",
+    [
+        {"pool_type": "avg"},
+        {"pool_type": "avg", "final_ln_after_pool": True},
+        {"final_ln_after_pool": True},
+        {"ls_init_value": 0.3},
+        {"quick_gelu": True},
+        {"no_ln_pre": True, "patch_dropout": 0.5},
+        {"image_size": (48, 48), "patch_size": (16, 16)},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(("size", "layers", "lr"), [(48, 1, 0.1), (80, 4, 0.5)])
+def test_equals_autograd_for_every_option_of_the_architecture(vision, size, layers, lr):
+    off, relative, maps, losses = compare(small_clip(**vision), size, masks=3, alpha=1.0, layers=layers, lr=lr)
+    assert off < 1e-9 and relative < 1e-9 and maps < 1e-9 and losses < 1e-9
+
+
+def test_gradient_equals_finite_differences():
+    clip = small_clip()
+    image, masks = picture(48, 3)
+    layers = clip.tower.encode((image.permute(2, 0, 1)[None] - 0.5).double(), layers=2)
+    maps = [BlockMap(block, layers.head, layers.prefix) for block in layers.blocks]
+    objective = DiceObjective(masks.double(), layers.grid)
+    generator = torch.Generator().manual_seed(2)
+    unit = F.normalize(torch.randn(3, 40, generator=generator, dtype=torch.float64), dim=1)
+
+    def loss(tokens):
+        return objective.evaluate(sum(m.relevance(tokens)[0] for m in maps))[0]
+
+    found = [m.relevance(unit) for m in maps]
+    _, pull = objective.evaluate(sum(r for r, _ in found))
+    gradient = sum(m.transpose(pull, rectified) for m, (_, rectified) in zip(maps, found))
+    for _ in range(20):
+        direction = torch.randn(3, 40, generator=generator, dtype=torch.float64)
+        numeric = (loss(unit + 1e-6 * direction) - loss(unit - 1e-6 * direction)) / 2e-6
+        torch.testing.assert_close((gradient * direction).sum(1), numeric, rtol=1e-5, atol=1e-8)
+
+
+def test_loss_on_the_grid_equals_loss_on_pixels():
+    generator = torch.Generator().manual_seed(3)
+    for (height, width), patch in (((7, 7), 16), ((5, 9), 14), ((3, 2), 5)):
+        masks = torch.rand(4, height * patch, width * patch, generator=generator, dtype=torch.float64)
+        relevance = torch.rand(4, height * width, generator=generator, dtype=torch.float64).requires_grad_()
+        full = F.interpolate(relevance.unflatten(1, (height, width))[None], size=masks.shape[1:], mode="bilinear")[0]
+        low, high = full.amin((1, 2), keepdim=True), full.amax((1, 2), keepdim=True)
+        heat = (full - low) / (high - low)
+        loss = 1 - (2 * (heat * masks).sum((1, 2)) + 1) / (heat.sum((1, 2)) + masks.sum((1, 2)) + 1)
+        (gradient,) = torch.autograd.grad(loss.sum(), relevance)
+        objective = DiceObjective(masks, (height, width))
+        found, pull = objective.evaluate(relevance.detach())
+        torch.testing.assert_close(found, loss.detach(), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(pull, gradient, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(objective.render(relevance.detach()), heat.detach(), rtol=1e-9, atol=1e-12)
+
+
+def test_a_map_without_contrast_stays_finite():
+    objective = DiceObjective(torch.ones(1, 32, 32), (4, 4))
+    loss, pull = objective.evaluate(torch.full((1, 16), 0.25))
+    assert torch.isfinite(loss).all() and (pull == 0).all() and (objective.render(torch.full((1, 16), 0.25)) == 0).all()
+
+
+def fingerprint(model) -> str:
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode() + value.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def test_the_model_is_left_bit_for_bit_untouched(bundled, scene):
+    image, masks = scene
+    pixels = torch.rand(2, 3, 96, 96)
+    before = fingerprint(bundled.model), bundled.model.encode_image(pixels)
+    methods = {name: (type(m).forward, "forward" in vars(m)) for name, m in bundled.model.named_modules()}
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in bundled.model.modules()]
+    inverter = mi.MaskInverter(bundled, image_size=192, layers=3)
+    inverter.invert(inverter.encode(image), masks)
+    assert fingerprint(bundled.model) == before[0]
+    assert torch.equal(bundled.model.encode_image(pixels), before[1])
+    assert {name: (type(m).forward, "forward" in vars(m)) for name, m in bundled.model.named_modules()} == methods
+    assert [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in bundled.model.modules()] == hooks
+    assert all(p.grad is None for p in bundled.model.parameters())
+
+
+def test_the_global_embedding_is_the_models_own(bundled, scene):
+    inverter = mi.MaskInverter(bundled)
+    encoded = inverter.encode(scene[0])
+    pixels = F.interpolate(scene[0].permute(2, 0, 1)[None], size=96, mode="bicubic", antialias=True).clamp(0, 1)
+    expected = bundled.model.encode_image((pixels - 0.5) / 0.25)[0]
+    torch.testing.assert_close(encoded.global_embedding, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_same_result_in_any_autograd_mode(bundled, scene):
+    inverter = mi.MaskInverter(bundled)
+    results = []
+    for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        with mode():
+            results.append(inverter.invert(inverter.encode(scene[0]), scene[1]))
+    for other in results[1:]:
+        assert torch.equal(results[0].embeddings, other.embeddings) and torch.equal(results[0].maps, other.maps)
+    assert not results[0].embeddings.requires_grad and not results[0].embeddings.is_inference()
+
+
+def test_half_precision_weights_keep_the_optimisation_in_float32(scene):
+    exact = mi.load_clip("bundled", device="cpu")
+    half = mi.load_clip("bundled", device="cpu", dtype=torch.float16)
+    tokens = [(i := mi.MaskInverter(clip)).invert(i.encode(scene[0]), scene[1]) for clip in (exact, half)]
+    assert tokens[1].embeddings.dtype == tokens[1].maps.dtype == torch.float32
+    assert F.cosine_similarity(tokens[0].embeddings, tokens[1].embeddings).min() > 0.99
+
+
+def test_masks_are_independent_of_one_another_and_of_chunks(bundled, scene, monkeypatch):
+    image, masks = scene
+    inverter = mi.MaskInverter(bundled)
+    encoded = inverter.encode(image)
+    many = inverter.invert(encoded, masks.repeat(20, 1, 1))
+    alone = inverter.invert(encoded, masks[1])
+    monkeypatch.setattr(inverter_module, "CHUNK_BYTES", 1)
+    chunked = inverter.invert(encoded, masks.repeat(20, 1, 1))
+    for other in (many.embeddings[1::2], chunked.embeddings[1::2]):
+        assert F.cosine_similarity(other, alone.embeddings).min() > 0.99999
+    torch.testing.assert_close(many.maps, chunked.maps, rtol=0, atol=1e-4)
+
+
+def test_the_map_closes_on_the_mask(bundled, scene):
+    inverter = mi.MaskInverter(bundled)
+    tokens = inverter.invert(inverter.encode(scene[0]), scene[1])
+    assert (tokens.losses[-1] < tokens.losses[0]).all()
+    inside, outside = ((tokens.maps_for() * m).sum((1, 2)) / m.sum((1, 2)) for m in (scene[1], 1 - scene[1]))
+    assert (inside > 2 * outside).all()
+
+
+def test_the_callback_sees_every_step_and_may_stop(bundled, scene):
+    inverter = mi.MaskInverter(bundled, iterations=6)
+    encoded = inverter.encode(scene[0])
+    seen = []
+    tokens = inverter.invert(encoded, scene[1], lambda step, total, maps, losses: seen.append((step, total, maps, losses)))
+    assert [(s, t) for s, t, *_ in seen] == [(i, 6) for i in range(1, 7)]
+    assert torch.equal(seen[-1][2], tokens.maps) and torch.equal(seen[-1][3], tokens.losses[-1])
+
+    def stop(step, *_):
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        inverter.invert(encoded, scene[1], stop)
