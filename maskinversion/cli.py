@@ -16,7 +16,7 @@ from .errors import InputError, MaskInversionError
 from .examples import EXAMPLES, load_example
 from .geometry import FITS, as_pixels
 from .inverter import MaskInverter
-from .loading import BUNDLED, best_device, load_clip
+from .loading import BUNDLED, best_device, bundled_classes, load_clip
 from .overlay import overlay
 from .tasks.classify import classify
 from .tokens import LocalizedTokens
@@ -174,11 +174,6 @@ def run_demo(args: argparse.Namespace) -> None:
         print(path)
     print(f"The masks are of: {', '.join(example.names)}. What the tokens say:")
     print_classification(tokens.embeddings, inverter, bundled_classes(), top=3)
-
-
-def bundled_classes() -> list[str]:
-    """The names that the bundled model was trained with."""
-    return (BUNDLED / "classes.txt").read_text(encoding="utf-8").splitlines()
 
 
 def run_doctor(args: argparse.Namespace) -> None:

@@ -122,3 +122,8 @@ def best_device() -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def bundled_classes() -> list[str]:
+    """The names that the bundled model was trained with."""
+    return (BUNDLED / "classes.txt").read_text(encoding="utf-8").splitlines()

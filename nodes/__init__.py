@@ -1,0 +1,14 @@
+"""The nodes: each translates ComfyUI's types into the library's, calls it, and translates back."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .classify import ClassifyRegion
+from .example import ExampleScene
+from .invert import MaskInversion
+from .load_clip import LoadClip
+from .overlay import MapOverlay
+
+
+class MaskInversionExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [LoadClip, MaskInversion, MapOverlay, ClassifyRegion, ExampleScene]

@@ -1,0 +1,173 @@
+"""A real ComfyUI server with the pack installed, for tests: over its HTTP API, as any client sees it."""
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from contextlib import suppress
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+PACK = "maskinversion-pack"
+START_SECONDS = 240
+RUN_SECONDS = 240
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a graph left behind. outputs: by node, then as ComfyUI shows them. error: the message, or ''."""
+
+    outputs: dict
+    error: str
+    error_type: str
+    interrupted: bool
+    cached: set[str]
+
+    def text(self, node: str) -> str:
+        return self.outputs[node]["text"][0]
+
+
+class Comfy:
+    """A server on a free port with a base directory of its own; a context manager that stops it."""
+
+    def __init__(self, base: Path, test_nodes: Path | None = None):
+        self.base = base
+        custom = base / "custom_nodes"
+        custom.mkdir(parents=True)
+        install_pack(custom / PACK)
+        if test_nodes is not None:
+            shutil.copy(test_nodes, custom / test_nodes.name)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = base / "server.log"
+        command = [sys.executable, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port), "--base-directory", str(base)]
+        command += ["--disable-auto-launch", "--preview-method", "auto", "--database-url", f"sqlite:///{base / 'comfyui.db'}"]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(command, cwd=comfyui_folder(), stdout=log, stderr=subprocess.STDOUT)
+
+    def __enter__(self) -> "Comfy":
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                break
+            with suppress(OSError):
+                self.get("/system_stats")
+                return self
+            time.sleep(0.5)
+        self.stop()
+        raise RuntimeError(f"ComfyUI did not start:\n{self.tail()}")
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def tail(self, lines: int = 40) -> str:
+        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+    def get(self, path: str) -> dict:
+        return json.loads(self.fetch(path))
+
+    def fetch(self, path: str) -> bytes:
+        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
+            return answer.read()
+
+    def post(self, path: str, data: dict) -> dict:
+        request = urllib.request.Request(self.url + path, json.dumps(data).encode(), {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return json.loads(answer.read() or b"{}")
+        except urllib.error.HTTPError as error:
+            raise ValueError(error.read().decode()) from error
+
+    def queue(self, graph: dict) -> str:
+        """Queue a graph in the API's format. Raises ValueError with the answer when the server refuses it."""
+        return self.post("/prompt", {"prompt": graph})["prompt_id"]
+
+    def wait(self, prompt: str) -> Run:
+        deadline = time.monotonic() + RUN_SECONDS
+        while time.monotonic() < deadline:
+            entry = self.get(f"/history/{prompt}").get(prompt)
+            if entry is not None:
+                return read_history(entry)
+            time.sleep(0.1)
+        raise TimeoutError(f"the graph is still running after {RUN_SECONDS} s:\n{self.tail()}")
+
+    def submit(self, graph: dict) -> Run:
+        return self.wait(self.queue(graph))
+
+    def images(self, run: Run, node: str) -> list[Image.Image]:
+        found = run.outputs[node]["images"]
+        return [Image.open(BytesIO(self.fetch(f"/view?{urllib.parse.urlencode(image)}"))) for image in found]
+
+    def forget(self) -> None:
+        """Drop every cached output and model."""
+        self.post("/free", {"unload_models": True, "free_memory": True})
+        time.sleep(1.5)
+
+
+def read_history(entry: dict) -> Run:
+    messages = dict(entry["status"]["messages"])
+    failure = messages.get("execution_error", {})
+    return Run(
+        outputs=entry["outputs"],
+        error=failure.get("exception_message", "").strip(),
+        error_type=failure.get("exception_type", ""),
+        interrupted="execution_interrupted" in messages,
+        cached=set(messages.get("execution_cached", {}).get("nodes", [])),
+    )
+
+
+def comfyui_folder() -> Path:
+    """The ComfyUI to test with: MASKINVERSION_COMFYUI_DIR, or the one that start.py gets."""
+    given = os.environ.get("MASKINVERSION_COMFYUI_DIR")
+    if given:
+        return Path(given)
+    spec = importlib.util.spec_from_file_location("maskinversion_start", ROOT / "start.py")
+    start = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(start)
+    return start.find_comfyui()
+
+
+def install_pack(target: Path) -> None:
+    """Link the pack into custom_nodes, or copy it where links need rights that one does not have (Windows)."""
+    try:
+        target.symlink_to(ROOT, target_is_directory=True)
+    except OSError:
+        shutil.copytree(ROOT, target, ignore=shutil.ignore_patterns(".git", "__pycache__", ".venv", "tests"))
+
+
+def as_api(workflow: dict) -> dict:
+    """A saved workflow in the API's format. Every widget of a saved node is also listed among its inputs."""
+    sources = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+    graph = {}
+    for node in workflow["nodes"]:
+        if node["type"] in ("Note", "MarkdownNote"):
+            continue
+        inputs = {i["name"]: sources[i["link"]] for i in node.get("inputs", []) if i.get("link") is not None}
+        widgets = [i["name"] for i in node.get("inputs", []) if "widget" in i]
+        for name, value in zip(widgets, node.get("widgets_values") or []):
+            inputs.setdefault(name, value)
+        graph[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    return graph
