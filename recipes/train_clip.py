@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--cooldown", type=int, default=1500, help="last steps, with a falling rate and every patch")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=4e-4)
     parser.add_argument("--patch-dropout", type=float, default=0.5)
     parser.add_argument("--patch-loss", type=float, default=1.0, help="weight of the patches' own names, until the cooldown")
     parser.add_argument("--seed", type=int, default=0)

