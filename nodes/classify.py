@@ -2,6 +2,7 @@
 
 import torch
 from comfy_api.latest import io, ui
+from server import PromptServer
 
 from ..maskinversion import InputError
 from ..maskinversion.loading import bundled_classes
@@ -36,6 +37,7 @@ class ClassifyRegion(io.ComfyNode):
                 io.String.Output(display_name="labels", tooltip="The best phrase of each region, one a line."),
                 io.String.Output(display_name="scores", tooltip="Tab-separated: region, phrase, probability, cosine."),
             ],
+            hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
@@ -59,4 +61,6 @@ class ClassifyRegion(io.ComfyNode):
                 for i, p in zip(row, p_row, strict=True)
             ]
         labels = "\n".join(phrase for phrase, _ in found.best)
-        return io.NodeOutput(labels, "\n".join(rows), ui=ui.PreviewText("\n".join(shown)))
+        summary = "\n".join(shown)
+        PromptServer.instance.send_progress_text(summary, cls.hidden.unique_id)  # the page shows `ui` text on its own nodes only
+        return io.NodeOutput(labels, "\n".join(rows), ui=ui.PreviewText(summary))

@@ -17,12 +17,92 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 PACK = "maskinversion-pack"
 START_SECONDS = 240
 RUN_SECONDS = 240
+
+# Nodes that make inputs no real node makes, and that look at values which a client never sees.
+TEST_NODES = '''
+import hashlib, json, torch
+
+
+def digest(*tensors):
+    total = hashlib.sha256()
+    for tensor in tensors:
+        total.update(tensor.detach().cpu().contiguous().float().numpy().tobytes())
+    return total.hexdigest()
+
+
+class TestImage:
+    INPUT_TYPES = classmethod(lambda s: {"required": {"count": ("INT",), "height": ("INT",), "width": ("INT",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "make", "test"
+
+    def make(self, count, height, width):
+        return (torch.rand(count, height, width, 3, generator=torch.Generator().manual_seed(0)),)
+
+
+class TestMask:
+    INPUT_TYPES = classmethod(
+        lambda s: {"required": {"count": ("INT",), "height": ("INT",), "width": ("INT",), "kind": ("STRING",)}}
+    )
+    RETURN_TYPES, FUNCTION, CATEGORY = ("MASK",), "make", "test"
+
+    def make(self, count, height, width, kind):
+        masks = torch.zeros(count, height, width)
+        for i, mask in enumerate(masks):
+            mask[height // 8 : height // 2 + i, width // 4 : width // 2] = 1
+        if kind == "last empty":
+            masks[-1] = 0
+        elif kind == "last nan":
+            masks[-1, 0, 0] = float("nan")
+        elif kind == "five dimensions":
+            masks = masks[None, None]
+        return (masks,)
+
+
+class TestPlainEncode:
+    """The model's own forward pass, without the library."""
+
+    INPUT_TYPES = classmethod(
+        lambda s: {"required": {"clip": ("MASKINVERSION_CLIP",), "image": ("IMAGE",)}, "optional": {"after": ("MASK",)}}
+    )
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = ("IMAGE",), "look", "test", True
+
+    def look(self, clip, image, after=None):
+        model = clip.ready().model
+        pixels = torch.nn.functional.interpolate(image.movedim(-1, 1), size=model.visual.image_size)
+        text = digest(model.encode_image(pixels), *model.state_dict().values())
+        return {"ui": {"text": [text]}, "result": (image,)}
+
+
+class TestReport:
+    INPUT_TYPES = classmethod(
+        lambda s: {"required": {"tokens": ("MASKINVERSION_TOKENS",), "output": ("CLIP_VISION_OUTPUT",), "maps": ("MASK",)}}
+    )
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "test", True
+
+    def look(self, tokens, output, maps):
+        embeddings = torch.cat([t.embeddings for t in tokens])
+        report = {
+            "tokens": [list(t.embeddings.shape) for t in tokens],
+            "maps": list(maps.shape),
+            "range": [float(maps.min()), float(maps.max())],
+            "image_embeds": list(output.image_embeds.shape),
+            "same": torch.equal(embeddings.cpu(), output.image_embeds.cpu()),
+            "last_hidden_state": list(output.last_hidden_state.shape),
+            "penultimate_hidden_states": list(output.penultimate_hidden_states.shape),
+            "image_sizes": len(output.image_sizes),
+            "digest": digest(embeddings, maps),
+        }
+        return {"ui": {"text": [json.dumps(report)]}}
+
+
+NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in (TestImage, TestMask, TestPlainEncode, TestReport)}
+'''
 
 
 @dataclass(frozen=True)
@@ -40,15 +120,18 @@ class Run:
 
 
 class Comfy:
-    """A server on a free port with a base directory of its own; a context manager that stops it."""
+    """A server on a free port with a base directory of its own; a context manager that stops it.
 
-    def __init__(self, base: Path, test_nodes: Path | None = None):
+    test_nodes: source of a module of further nodes.
+    """
+
+    def __init__(self, base: Path, test_nodes: str = ""):
         self.base = base
         custom = base / "custom_nodes"
         custom.mkdir(parents=True)
         install_pack(custom / PACK)
-        if test_nodes is not None:
-            shutil.copy(test_nodes, custom / test_nodes.name)
+        if test_nodes:
+            (custom / "maskinversion_test_nodes.py").write_text(test_nodes, encoding="utf-8")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -171,3 +254,10 @@ def as_api(workflow: dict) -> dict:
             inputs.setdefault(name, value)
         graph[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
     return graph
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """The one server of a test session; test modules that use it name this module in `pytest_plugins`."""
+    with Comfy(tmp_path_factory.mktemp("comfyui") / "base", TEST_NODES) as running:
+        yield running

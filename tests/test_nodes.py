@@ -1,19 +1,16 @@
 """The nodes in a real ComfyUI, over its API."""
 
 import json
+import time
 from pathlib import Path
 
 import comfy
 import pytest
 
+pytest_plugins = ["comfy"]
+
 WORKFLOW = Path(__file__).parents[1] / "workflows" / "localize_a_region.json"
 NODES = ("MaskInversionLoadCLIP", "MaskInversion", "MaskInversionOverlay", "MaskInversionClassify", "MaskInversionExample")
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    with comfy.Comfy(tmp_path_factory.mktemp("comfyui") / "base") as running:
-        yield running
 
 
 @pytest.fixture
@@ -21,14 +18,56 @@ def graph():
     return comfy.as_api(json.loads(WORKFLOW.read_text(encoding="utf-8")))
 
 
+@pytest.fixture
+def defaults(server):
+    """The widgets of the node MaskInversion as they are when nobody touches them."""
+    inputs = server.get("/object_info/MaskInversion")["MaskInversion"]["input"]["required"]
+    return {name: options["default"] for name, (_, options) in inputs.items() if "default" in options}
+
+
 def node(graph, kind):
     return next(name for name, entry in graph.items() if entry["class_type"] == kind)
 
 
+def inversion(defaults, images=1, masks=1, kind="box", mask_size=(48, 64), **settings):
+    """A graph of made-up images [images, 48, 64] and masks, with a report of what comes out."""
+    return {
+        "image": {"class_type": "TestImage", "inputs": {"count": images, "height": 48, "width": 64}},
+        "mask": {
+            "class_type": "TestMask",
+            "inputs": {"count": masks, "height": mask_size[0], "width": mask_size[1], "kind": kind},
+        },
+        "clip": {"class_type": "MaskInversionLoadCLIP", "inputs": {"source": "bundled"}},
+        "inversion": {
+            "class_type": "MaskInversion",
+            "inputs": defaults | settings | {"image": ["image", 0], "mask": ["mask", 0], "clip": ["clip", 0]},
+        },
+        "report": {
+            "class_type": "TestReport",
+            "inputs": {"tokens": ["inversion", 0], "output": ["inversion", 1], "maps": ["inversion", 2]},
+        },
+    }
+
+
+def report(run):
+    assert not run.error
+    return json.loads(run.text("report"))
+
+
 def test_every_node_is_there_with_its_help(server):
     for name in NODES:
-        assert server.get(f"/object_info/{name}")[name]["category"] == "MaskInversion"
+        info = server.get(f"/object_info/{name}")[name]
+        assert info["category"] == "MaskInversion" and info["description"]
         assert len(server.fetch(f"/extensions/{comfy.PACK}/docs/{name}.md")) > 200
+
+
+def test_the_workflow_is_offered_as_a_template(server):
+    assert server.get("/workflow_templates")[comfy.PACK] == ["localize_a_region"]
+
+
+def test_the_workflow_has_the_nodes_own_defaults(graph, defaults):
+    inputs = graph[node(graph, "MaskInversion")]["inputs"]
+    assert {name: inputs[name] for name in defaults} == defaults
 
 
 def test_the_workflow_ends_with_pictures_and_labels_and_the_same_bits_again(server, graph):
@@ -40,25 +79,104 @@ def test_the_workflow_ends_with_pictures_and_labels_and_the_same_bits_again(serv
     assert text.count("region") == 3
     server.forget()
     again = server.submit(graph)
+    assert not again.cached
     assert not again.error and again.text(node(graph, "MaskInversionClassify")) == text
     second = server.images(again, node(graph, "PreviewImage"))
     assert [p.tobytes() for p in second] == [p.tobytes() for p in pictures]
 
 
-def test_errors_are_messages_and_the_server_lives(server, graph):
-    graph["90"] = {"class_type": "SolidMask", "inputs": {"value": 0.0, "width": 64, "height": 64}}
-    graph[node(graph, "MaskInversion")]["inputs"]["mask"] = ["90", 0]
-    result = server.submit(graph)
-    assert "mask 0 is empty" in result.error
-    graph["90"]["inputs"]["value"] = 1.0
-    graph[node(graph, "MaskInversionOverlay")]["inputs"]["mask"] = ["90", 0]
-    assert not server.submit(graph).error  # a mask of another size is resized
+def test_tokens_maps_and_clip_vision_output_belong_together_and_repeat_to_the_bit(server, defaults):
+    graph = inversion(defaults, masks=3)
+    found = report(server.submit(graph))
+    (count, width), *others = found["tokens"]
+    assert count == 3 and not others
+    assert found["same"] and found["image_embeds"] == [3, width] and found["image_sizes"] == 3
+    assert found["maps"] == [3, 48, 64] and 0 <= found["range"][0] < found["range"][1] <= 1
+    assert found["last_hidden_state"] == found["penultimate_hidden_states"] and found["last_hidden_state"][0] == 3
+    server.forget()
+    again = server.submit(graph)
+    assert not again.cached and report(again) == found
 
 
-def test_batches(server, graph):
-    inversion, example = node(graph, "MaskInversion"), node(graph, "MaskInversionExample")
-    graph["91"] = {"class_type": "RepeatImageBatch", "inputs": {"image": [example, 0], "amount": 2}}
-    graph[inversion]["inputs"]["image"] = ["91", 0]
-    assert "2 images and 3 masks do not go together" in server.submit(graph).error
-    graph["91"]["inputs"]["amount"] = 3
-    assert not server.submit(graph).error
+def test_an_inversion_leaves_the_model_as_it_was(server, defaults):
+    graph = inversion(defaults, masks=2)
+    graph["before"] = {"class_type": "TestPlainEncode", "inputs": {"clip": ["clip", 0], "image": ["image", 0]}}
+    graph["inversion"]["inputs"]["image"] = ["before", 0]
+    graph["after"] = {
+        "class_type": "TestPlainEncode",
+        "inputs": {"clip": ["clip", 0], "image": ["image", 0], "after": ["inversion", 2]},
+    }
+    run = server.submit(graph)
+    assert not run.error and run.text("before") == run.text("after")
+
+
+@pytest.mark.parametrize("images, masks, tokens", [(1, 4, [4]), (3, 3, [1, 1, 1]), (3, 1, [1, 1, 1])])
+def test_batches_that_go_together(server, defaults, images, masks, tokens):
+    found = report(server.submit(inversion(defaults, images, masks)))
+    assert [count for count, _ in found["tokens"]] == tokens
+    assert found["maps"] == [sum(tokens), 48, 64]
+
+
+@pytest.mark.parametrize("images, masks", [(2, 3), (4, 2)])
+def test_batches_that_do_not(server, defaults, images, masks):
+    assert f"{images} images and {masks} masks do not go together" in server.submit(inversion(defaults, images, masks)).error
+
+
+def test_pairs_are_what_each_gives_alone(server, defaults):
+    """The first of three pairs has the same maps as that image with that mask."""
+    graph = inversion(defaults, 3, 3)
+    for name, kind, source in (("first", "ImageFromBatch", "image"), ("first mask", "MaskToImage", "mask")):
+        graph[name] = {"class_type": kind, "inputs": {source: [source, 0], "batch_index": 0, "length": 1}}
+    graph["cut"] = {"class_type": "ImageFromBatch", "inputs": {"image": ["first mask", 0], "batch_index": 0, "length": 1}}
+    graph["alone"] = {"class_type": "ImageToMask", "inputs": {"image": ["cut", 0], "channel": "red"}}
+    graph["single"] = {
+        "class_type": "MaskInversion",
+        "inputs": graph["inversion"]["inputs"] | {"image": ["first", 0], "mask": ["alone", 0]},
+    }
+    for name, source in (("all", "inversion"), ("one", "single")):
+        graph[f"{name} maps"] = {"class_type": "MaskToImage", "inputs": {"mask": [source, 2]}}
+        graph[f"{name} shown"] = {"class_type": "PreviewImage", "inputs": {"images": [f"{name} maps", 0]}}
+    run = server.submit(graph)
+    assert not run.error
+    every, one = (server.images(run, f"{name} shown") for name in ("all", "one"))
+    assert len(every) == 3 and every[0].tobytes() == one[0].tobytes()
+
+
+@pytest.mark.parametrize(
+    "kind, images, message",
+    [
+        ("last empty", 1, "mask 2 is empty"),
+        ("last empty", 3, "mask 2 is empty"),
+        ("last nan", 1, "mask 2 contains NaN"),
+        ("five dimensions", 1, "the masks have shape (1, 1, 3, 48, 64)"),
+    ],
+)
+def test_a_bad_mask_is_named_and_the_server_lives(server, defaults, kind, images, message):
+    assert message in server.submit(inversion(defaults, images, 3, kind)).error
+    assert not server.submit(inversion(defaults)).error
+
+
+def test_a_mask_of_another_size_is_resized(server, defaults):
+    assert report(server.submit(inversion(defaults, mask_size=(31, 90))))["maps"] == [1, 48, 64]
+
+
+def test_an_image_size_that_the_model_cannot_have_is_explained(server, defaults):
+    assert "use a multiple of it" in server.submit(inversion(defaults, image_size=100)).error
+
+
+def test_a_file_that_is_not_there_is_explained(server, defaults):
+    graph = inversion(defaults)
+    graph["clip"]["inputs"] = {"source": "file", "source.weights": "(nothing found)", "source.architecture": "ViT-L-14"}
+    assert "no weights were found" in server.submit(graph).error
+
+
+def test_an_interrupt_stops_within_a_step(server, defaults):
+    server.submit(inversion(defaults))  # the model is loaded
+    prompt = server.queue(inversion(defaults, iterations=10000, masks=8))
+    time.sleep(3)
+    assert server.get("/queue")["queue_running"]
+    server.post("/interrupt", {})
+    asked = time.monotonic()
+    run = server.wait(prompt)
+    assert run.interrupted and not run.outputs and time.monotonic() - asked < 3
+    assert not server.submit(inversion(defaults, iterations=2)).error
