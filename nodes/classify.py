@@ -28,7 +28,7 @@ class ClassifyRegion(io.ComfyNode):
                     "phrases",
                     multiline=True,
                     default="",
-                    placeholder="cat\ndog\na red car",
+                    placeholder="One phrase a line, such as: a red car. Empty: all names that the bundled CLIP knows.",
                     tooltip="One a line. With the bundled CLIP, nothing here means all names that it knows.",
                 ),
                 io.String.Input("template", default="a photo of a {}", tooltip="Each phrase is read in place of {}."),

@@ -184,6 +184,10 @@ class Comfy:
         except urllib.error.HTTPError as error:
             raise ValueError(error.read().decode()) from error
 
+    def read(self, workflow: Path) -> dict:
+        """The graph of a saved workflow."""
+        return as_api(json.loads(workflow.read_text(encoding="utf-8")))
+
     def queue(self, graph: dict) -> str:
         """Queue a graph in the API's format. Raises ValueError with the answer when the server refuses it."""
         return self.post("/prompt", {"prompt": graph})["prompt_id"]

@@ -1,11 +1,12 @@
 """The nodes in a real ComfyUI, over its API."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 
-import comfy
 import pytest
+from safetensors.torch import load_file, save_file
 
 pytest_plugins = ["comfy"]
 
@@ -14,8 +15,8 @@ NODES = ("MaskInversionLoadCLIP", "MaskInversion", "MaskInversionOverlay", "Mask
 
 
 @pytest.fixture
-def graph():
-    return comfy.as_api(json.loads(WORKFLOW.read_text(encoding="utf-8")))
+def graph(server):
+    return server.read(WORKFLOW)
 
 
 @pytest.fixture
@@ -58,11 +59,11 @@ def test_every_node_is_there_with_its_help(server):
     for name in NODES:
         info = server.get(f"/object_info/{name}")[name]
         assert info["category"] == "MaskInversion" and info["description"]
-        assert len(server.fetch(f"/extensions/{comfy.PACK}/docs/{name}.md")) > 200
+        assert len(server.fetch(f"/extensions/maskinversion-pack/docs/{name}.md")) > 200
 
 
 def test_the_workflow_is_offered_as_a_template(server):
-    assert server.get("/workflow_templates")[comfy.PACK] == ["localize_a_region"]
+    assert server.get("/workflow_templates")["maskinversion-pack"] == ["localize_a_region"]
 
 
 def test_the_workflow_has_the_nodes_own_defaults(graph, defaults):
@@ -168,6 +169,54 @@ def test_a_file_that_is_not_there_is_explained(server, defaults):
     graph = inversion(defaults)
     graph["clip"]["inputs"] = {"source": "file", "source.weights": "(nothing found)", "source.architecture": "ViT-L-14"}
     assert "no weights were found" in server.submit(graph).error
+
+
+def test_a_model_folder_put_into_the_models_folder_is_offered_and_loads(server, defaults):
+    bundled = WORKFLOW.parents[1] / "maskinversion" / "bundled"
+    folder = server.base / "models" / "open_clip" / "mine"
+    folder.mkdir(parents=True)
+    for name in ("open_clip_config.json", "open_clip_model.safetensors"):
+        shutil.copy(bundled / name, folder / name)
+    graph = inversion(defaults)
+    expected = report(server.submit(graph))
+    graph["clip"]["inputs"] = {"source": "file", "source.weights": "mine", "source.architecture": "ViT-L-14"}
+    run = server.submit(graph)
+    assert "clip" not in run.cached and report(run) == expected
+    assert "inversion" in server.submit(graph).cached  # nothing is loaded or computed twice
+
+
+def test_tokens_of_another_clip_are_refused_with_both_names(server, defaults):
+    graph = inversion(defaults)
+    folder = server.base / "models" / "open_clip" / "other"
+    folder.mkdir(parents=True)
+    bundled = WORKFLOW.parents[1] / "maskinversion" / "bundled"
+    shutil.copy(bundled / "open_clip_config.json", folder)
+    weights = load_file(bundled / "open_clip_model.safetensors")
+    weights["visual.proj"] = -weights["visual.proj"]
+    save_file(weights, folder / "open_clip_model.safetensors")
+    graph["other"] = {
+        "class_type": "MaskInversionLoadCLIP",
+        "inputs": {"source": "file", "source.weights": "other", "source.architecture": "ViT-L-14"},
+    }
+    graph["classify"] = {
+        "class_type": "MaskInversionClassify",
+        "inputs": {"tokens": ["inversion", 0], "clip": ["other", 0], "phrases": "cat\ndog", "template": "a photo of a {}"},
+    }
+    assert "the tokens were made with bundled, not with other" in server.submit(graph).error
+
+
+def test_phrases_and_scores(server, graph):
+    classify = node(graph, "MaskInversionClassify")
+    graph[classify]["inputs"]["phrases"] = "an elephant\n\n  a penguin "
+    for index, name in enumerate(("labels", "scores")):
+        graph[name] = {"class_type": "PreviewAny", "inputs": {"source": [classify, index]}}
+    run = server.submit(graph)
+    assert not run.error
+    labels, rows = run.text("labels").split("\n"), [row.split("\t") for row in run.text("scores").split("\n")]
+    assert len(labels) == 3 and set(labels) <= {"an elephant", "a penguin"}
+    assert len(rows) == 6 and [row[1] for row in rows[::2]] == labels
+    graph[classify]["inputs"]["template"] = "no place"
+    assert "has no {} where the phrase goes" in server.submit(graph).error
 
 
 def test_an_interrupt_stops_within_a_step(server, defaults):
