@@ -20,12 +20,8 @@ from safetensors.torch import load_file, save_file
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("MASKINVERSION_REFERENCE_DIR", ROOT / ".venv" / "reference"))
 PACKAGES = (
-    "maskinversion-torch==1.1",
-    "legrad-torch==1.1",
-    "open_clip_torch==2.23.0",
-    "einops",
-    "opencv-python-headless",
-    "matplotlib",
+    *("maskinversion-torch==1.1", "legrad-torch==1.1", "open_clip_torch==2.23.0", "einops", "opencv-python-headless", "matplotlib"),
+    *("pyparsing", "cycler", "kiwisolver", "contourpy", "fonttools", "python-dateutil", "six"),  # of matplotlib
 )
 SIZE, STEPS, RATE = 224, 10, 0.1
 CASES = ((0.0, 1), (5.0, 1), (0.0, 3))  # alpha, layers
