@@ -69,7 +69,7 @@ def prepare() -> None:
             sys.exit("There are less than 9 GB free on this disk; the set-up needs about 6 GB and room to unpack.")
         print("Making a virtual environment in .venv ...", flush=True)
         venv.create(VENV, with_pip=True)
-        pip("install", "-q", "--upgrade", "pip", "setuptools", "wheel", "hatchling")
+        pip("install", "-q", "--upgrade", "pip")
     print("Installing PyTorch and the library (a few minutes the first time) ...", flush=True)
     pip("install", "-q", "torch", "torchvision")
     pip("install", "-q", "-e", f"{ROOT}[test]")

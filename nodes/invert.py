@@ -4,7 +4,6 @@ import inspect
 import time
 
 import comfy.model_management
-import comfy.utils
 import torch
 from comfy_api.latest import ComfyAPISync, io
 from PIL import Image
