@@ -12,14 +12,20 @@ normalisation, all of which have short derivatives. Nothing of size tokens x tok
 autograd is used, so all of it works under `torch.inference_mode`.
 
 Shapes: M masks, N tokens, P = N - prefix patches, d width, m width of the MLP, h heads, D embedding.
+
+`BlockMap` is the usual block, with its products folded; `ChainMap` is any other block that treats every token by itself
+after the attention; `PoolerMap` is for models that pool with attention.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .pieces import Piece, pull_through, push_through
 
 
 @dataclass(frozen=True)
@@ -57,21 +63,64 @@ class Block:
 
 @dataclass(frozen=True)
 class Head:
-    """From the mean token to the joint space: f = LN(p) @ projection, with projection [d, D]."""
+    """From the mean token to the joint space: f = LN(p) @ projection + bias, with projection [d, D]."""
 
     norm: Norm
     projection: Tensor
+    bias: Tensor | None = None
 
 
-class BlockMap:
-    """The map of one block for a fixed image: `relevance` is R(e), `transpose` pulls a gradient of R back to e."""
+class LayerMap(Protocol):
+    """The map of one layer for a fixed image, a rectified linear function of the unit token e."""
+
+    bytes_per_mask: int  # about what one step on one mask holds at once
+
+    def relevance(self, direction: Tensor) -> tuple[Tensor, Tensor]:
+        """R(e) of unit tokens [M, D]: relevance [M, P], and the rectified gradient that `transpose` takes."""
+        ...
+
+    def transpose(self, gradient: Tensor, rectified: Tensor) -> Tensor:
+        """Gradient [M, D] with respect to the unit tokens, of dloss/drelevance [M, P]. Overwrites `rectified`."""
+        ...
+
+
+class SelfAttentionMap:
+    """relevance[j] = mean over heads and query rows i of max(dscore/dA[i, j], 0)   (LeGrad, equation 8)
+
+    values [N, h, d_h]: the rows that the attention mixes. seed [d, D]: dscore/dz_i of any token, linear in e.
+    """
+
+    def __init__(self, values: Tensor, seed: Tensor, prefix: int):
+        self.prefix, self.tokens = prefix, len(values)
+        self.heads, self.head_width = values.shape[1:]
+        self.values = values.transpose(0, 1).contiguous()  # [h, N, d_h]
+        self.seed = seed
+
+    def pull(self, g: Tensor) -> Tensor:
+        """dscore/d(concatenated heads) [M, N, h * d_h], of dscore/dz_i = g [M, d], the same for every token."""
+        raise NotImplementedError
+
+    def push(self, du: Tensor) -> Tensor:
+        """The transpose of `pull`: [M, N, h * d_h] to [M, d]."""
+        raise NotImplementedError
+
+    def relevance(self, direction: Tensor) -> tuple[Tensor, Tensor]:
+        u = self.pull(direction @ self.seed.T).unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
+        rectified = (u @ self.values[:, self.prefix :].mT).relu_()  # [M, h, N, P]
+        return rectified.sum((1, 2)) / (self.heads * self.tokens), rectified
+
+    def transpose(self, gradient: Tensor, rectified: Tensor) -> Tensor:
+        active = rectified.sign_()
+        weighted = gradient[:, None, :, None] * self.values[:, self.prefix :] / (self.heads * self.tokens)
+        return self.push((active @ weighted).transpose(1, 2).flatten(2)) @ self.seed
+
+
+class BlockMap(SelfAttentionMap):
+    """The map of a block whose MLP is two linear layers with an activation between them."""
 
     def __init__(self, block: Block, head: Head, prefix: int):
         y = block.after_attention
         tokens, width = y.shape
-        self.prefix, self.tokens = prefix, tokens
-        self.heads, self.head_width = block.values.shape[1:]
-        self.values = block.values.transpose(0, 1).contiguous()  # [h, N, d_h]
         self.output = block.output
 
         normal, self.inverse = block.norm.normalised(y)
@@ -88,42 +137,86 @@ class BlockMap:
         self.corr_weight = self.slope * (normal @ scaled.T) / width  # [N, m]: ... mean(c_i * normal_i)
         self.mean_row = block.output.sum(0)  # [h * d_h]
         self.corr_row = normal @ block.output  # [N, h * d_h]
-        self.seed = pooled_gradient(pooled, head) / tokens  # [d, D]
+        super().__init__(block.values, pooled_gradient(pooled, head) / tokens, prefix)
 
-    def relevance(self, direction: Tensor) -> tuple[Tensor, Tensor]:
-        """Map of unit tokens [M, D]: relevance [M, P], and the rectified gradient [M, h, N, P] that `transpose` takes.
+    @property
+    def bytes_per_mask(self) -> int:
+        numbers = 2 * self.heads * self.tokens**2 + 2 * self.slope.numel() + 4 * self.corr_row.numel()
+        return numbers * self.slope.element_size()
 
-        relevance[j] = mean over heads and query rows i of max(dscore/dA[i, j], 0)   (LeGrad, equation 8)
-        """
-        g = direction @ self.seed.T  # [M, d]
+    def pull(self, g: Tensor) -> Tensor:
         hidden = g @ self.contract  # [M, m]
         u = (self.slope * hidden[:, None]) @ self.folded
         u -= (hidden @ self.mean_weight.T)[..., None] * self.mean_row
         u -= (hidden @ self.corr_weight.T)[..., None] * self.corr_row
         u *= self.inverse
         u += (g @ self.output)[:, None]
-        u = u.unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
-        rectified = (u @ self.values[:, self.prefix :].mT).relu_()  # [M, h, N, P]
-        return rectified.sum((1, 2)) / (self.heads * self.tokens), rectified
+        return u
 
-    def transpose(self, gradient: Tensor, rectified: Tensor) -> Tensor:
-        """Gradient [M, D] with respect to the unit tokens, of dloss/drelevance [M, P]. Overwrites `rectified`."""
-        active = rectified.sign_()
-        weighted = gradient[:, None, :, None] * self.values[:, self.prefix :] / (self.heads * self.tokens)
-        du = (active @ weighted).transpose(1, 2).flatten(2)  # [M, N, h * d_h]
+    def push(self, du: Tensor) -> Tensor:
         dg = du.sum(1) @ self.output.T
         du = du * self.inverse
         dhidden = ((du @ self.folded.T) * self.slope).sum(1)
         dhidden -= (du @ self.mean_row) @ self.mean_weight
         dhidden -= (du * self.corr_row).sum(-1) @ self.corr_weight
-        dg += dhidden @ self.contract.T
-        return dg @ self.seed
+        return dg + dhidden @ self.contract.T
+
+
+class ChainMap(SelfAttentionMap):
+    """The map of any block that treats every token by itself after the attention, as a chain of linearised `pieces`.
+
+    pieces: from the concatenated heads to the tokens that leave the block. leaving: those tokens [N, d].
+    """
+
+    def __init__(self, values: Tensor, pieces: list[Piece], leaving: Tensor, head: Head, prefix: int):
+        super().__init__(values, pooled_gradient(leaving.mean(0), head) / len(leaving), prefix)
+        self.pieces = pieces
+
+    @property
+    def bytes_per_mask(self) -> int:
+        widest = max(self.seed.shape[0], self.heads * self.head_width) * 4
+        return (2 * self.heads * self.tokens**2 + 4 * self.tokens * widest) * self.values.element_size()
+
+    def pull(self, g: Tensor) -> Tensor:
+        return pull_through(self.pieces, g[:, None].expand(-1, self.tokens, -1))
+
+    def push(self, du: Tensor) -> Tensor:
+        return push_through(self.pieces, du).sum(1)
+
+
+class PoolerMap:
+    """The map of a model that pools with attention: the gradient with respect to the pooler's one row of attention.
+
+    relevance[j] = mean over heads of max(dscore/dA_h[j], 0)
+
+    values [N, h, d_h]: the rows that the pooler mixes. mixed [h * d_h]: what it makes of them. finish: from there to the
+    embedding [D].
+    """
+
+    def __init__(self, values: Tensor, mixed: Tensor, finish: Callable[[Tensor], Tensor], prefix: int):
+        self.heads = values.shape[1]
+        slope = torch.func.jacfwd(lambda row: F.normalize(finish(row), dim=-1))(mixed).T  # [h * d_h, D]
+        kernel = values[prefix:].transpose(0, 1) @ slope.unflatten(0, values.shape[1:])  # [h, P, D]
+        self.kernel = kernel.flatten(0, 1)
+
+    @property
+    def bytes_per_mask(self) -> int:
+        return 2 * len(self.kernel) * self.kernel.element_size()
+
+    def relevance(self, direction: Tensor) -> tuple[Tensor, Tensor]:
+        rectified = (direction @ self.kernel.T).relu_().unflatten(1, (self.heads, -1))  # [M, h, P]
+        return rectified.mean(1), rectified
+
+    def transpose(self, gradient: Tensor, rectified: Tensor) -> Tensor:
+        return (rectified.sign_() * (gradient[:, None] / self.heads)).flatten(1) @ self.kernel
 
 
 def pooled_gradient(pooled: Tensor, head: Head) -> Tensor:
     """d/dp of cos(e, LN(p) @ projection), linear in the unit token e: a matrix [d, D], at the mean token p [d]."""
     normal, inverse = head.norm.normalised(pooled)
     feature = (normal * head.norm.weight + head.norm.bias) @ head.projection
+    if head.bias is not None:
+        feature = feature + head.bias
     length = feature.norm()
     unit = feature / length
     through = head.norm.weight[:, None] * (head.projection - (head.projection @ unit)[:, None] * unit) / length

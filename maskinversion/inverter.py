@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .clip import Clip
-from .decomposition import BlockMap
+from .decomposition import LayerMap
 from .errors import InputError, MemoryLimitError
 from .geometry import FITS, Geometry, as_masks, as_pixels
 from .objective import DiceObjective
@@ -29,7 +29,7 @@ Callback = Callable[[int, int, Tensor, Tensor], None]
 class EncodedImage:
     """An image after its one pass through the model, ready for any number of masks."""
 
-    maps: list[BlockMap]
+    maps: list[LayerMap]
     grid: tuple[int, int]
     global_embedding: Tensor  # [D]
     entering: Tensor  # [N, d]: the tokens that enter the last block
@@ -101,8 +101,7 @@ class MaskInverter:
             mean, std = (torch.tensor(v)[:, None, None] for v in (tower.mean, tower.std))
             canvas = (geometry.to_model(pixels, tower.interpolation, fill=mean) - mean) / std
             layers = tower.encode(canvas.to(tower.device), self.layers)
-            maps = [BlockMap(block, layers.head, layers.prefix) for block in layers.blocks]
-        return EncodedImage(maps, layers.grid, layers.global_embedding, layers.entering, layers.leaving, geometry, self.clip)
+        return EncodedImage(layers.maps, layers.grid, layers.global_embedding, layers.entering, layers.leaving, geometry, self.clip)
 
     @torch.no_grad()
     def invert(self, encoded: EncodedImage, masks: object, callback: Callback | None = None) -> LocalizedTokens:
@@ -140,7 +139,7 @@ class MaskInverter:
         anchor = F.normalize(start, dim=0)
         losses = tokens.new_empty(self.iterations, len(masks))
         relevance = tokens.new_empty(len(masks), encoded.grid[0] * encoded.grid[1])
-        size = max(1, CHUNK_BYTES // sum(bytes_per_mask(m) for m in encoded.maps))
+        size = max(1, CHUNK_BYTES // sum(m.bytes_per_mask for m in encoded.maps))
         chunks = [slice(i, i + size) for i in range(0, len(masks), size)]
         objectives = [objective.select(chunk) for chunk in chunks]
         for step in range(self.iterations):
@@ -187,12 +186,6 @@ class AdamW:
         self.square.mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
         first, second = (1 - beta**self.step for beta in self.betas)
         parameter.addcdiv_(self.mean, (self.square.sqrt() / second**0.5).add_(self.eps), value=-self.lr / first)
-
-
-def bytes_per_mask(m: BlockMap) -> int:
-    """About what one step on one mask holds at once: its gradient of the attention, and two rows of the MLP's width."""
-    numbers = 2 * m.heads * m.tokens**2 + 2 * m.slope.numel() + 4 * m.corr_row.numel()
-    return numbers * m.slope.element_size()
 
 
 class memory_advice:

@@ -10,14 +10,14 @@ from safetensors import SafetensorError, safe_open
 
 from .clip import Clip
 from .errors import ModelError
-from .towers import OpenClipViT
+from .towers import tower_of
 
 BUNDLED = Path(__file__).parent / "bundled"
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
 def load_clip(
-    source: str = "bundled",
+    source: object = "bundled",
     model: str | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
@@ -28,11 +28,16 @@ def load_clip(
         "ViT-B-16/openai", an open_clip name and tag (downloaded once, then cached);
         "ViT-B-16", that architecture with random weights;
         "local-dir:FOLDER", a folder with open_clip_config.json and its weights;
-        or a weights file, together with the architecture in `model`, such as "ViT-L-14".
+        or a weights file, together with the architecture in `model`, such as "ViT-L-14";
+        or a live model, which is used as it is, on its own device and in its own dtype: an open_clip module, a transformers
+        `CLIPVisionModelWithProjection` or `SiglipVisionModel`, or a ComfyUI `ClipVisionModel`.
     device: where it runs; None picks CUDA, then MPS, then the CPU. dtype: of the weights.
 
     Raises ModelError when the source is unknown (with the closest names), unreadable, or not a ViT.
     """
+    if not isinstance(source, (str, Path)):
+        return live_clip(source)
+    source = str(source)
     device = torch.device(device) if device is not None else best_device()
     name, architecture, weights = resolve(source, model)
     quick_gelu = (open_clip.get_pretrained_cfg(architecture, weights) or {}).get("quick_gelu", False) if weights else False
@@ -46,7 +51,14 @@ def load_clip(
     except (OSError, ValueError) as error:
         raise ModelError(f"{source} could not be loaded: {error}") from error
     loaded = loaded.eval().requires_grad_(False).to(device, dtype)
-    return Clip(name, OpenClipViT(loaded.visual), loaded, tokenizer)
+    return Clip(name, tower_of(loaded), loaded, tokenizer)
+
+
+def live_clip(model: object) -> Clip:
+    """A Clip of a model that somebody else loaded; its texts are read with open_clip's usual tokenizer."""
+    tower = tower_of(model)
+    text = open_clip.SimpleTokenizer(model.context_length) if hasattr(model, "encode_text") else None
+    return Clip(type(model).__name__, tower, model, text)
 
 
 def resolve(source: str, model: str | None) -> tuple[str, str, str | None]:

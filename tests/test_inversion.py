@@ -10,7 +10,6 @@ import torch.nn.functional as F
 
 import maskinversion as mi
 from maskinversion import inverter as inverter_module
-from maskinversion.decomposition import BlockMap
 from maskinversion.objective import DiceObjective
 from maskinversion.towers import OpenClipViT
 
@@ -94,7 +93,7 @@ def test_gradient_equals_finite_differences():
     clip = small_clip()
     image, masks = picture(48, 3)
     layers = clip.tower.encode((image.permute(2, 0, 1)[None] - 0.5).double(), layers=2)
-    maps = [BlockMap(block, layers.head, layers.prefix) for block in layers.blocks]
+    maps = layers.maps
     objective = DiceObjective(masks.double(), layers.grid)
     generator = torch.Generator().manual_seed(2)
     unit = F.normalize(torch.randn(3, 40, generator=generator, dtype=torch.float64), dim=1)

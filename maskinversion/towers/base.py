@@ -1,25 +1,26 @@
 """The one thing that the rest of the library knows of a vision model."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..decomposition import Block, Head
+from ..decomposition import LayerMap
+from .reading import exact
 
 
 @dataclass(frozen=True)
 class EncodedLayers:
     """What a tower reads off a single forward pass of one image.
 
-    blocks: the last `layers` blocks, first to last. grid: rows and columns of patches. prefix: tokens before the patches.
+    maps: of the last `layers` blocks, first to last. grid: rows and columns of patches. prefix: tokens before the patches.
     global_embedding [D]: the plain, unnormalised image embedding of the model. entering, leaving [N, d]: the tokens before and
     after the last block.
     """
 
-    blocks: list[Block]
-    head: Head
+    maps: list[LayerMap]
     grid: tuple[int, int]
     prefix: int
     global_embedding: Tensor
@@ -27,17 +28,18 @@ class EncodedLayers:
     leaving: Tensor
 
 
-class Tower(Protocol):
-    """A frozen vision transformer with a joint image-text space.
+class Tower(ABC):
+    """A frozen vision transformer with an image embedding; one subclass per family, which reads the model and never writes.
 
-    patch_size, image_size: in pixels, (height, width); the size is the model's native one. depth: number of blocks.
-    width_out: D, the size of the joint space. projection: the weight that leads into it.
-    mean, std: of the input's channels, [3]. interpolation: how images are resized. device, dtype: of the weights.
+    patch_size, image_size: in pixels, (height, width); the size is the model's native one. prefix: tokens before the patches.
+    blocks: its transformer blocks. width_out: D, the size of the embedding. projection: the last weight that leads into it.
+    mean, std: of the input's channels, [3]. interpolation: how images are resized.
     """
 
     patch_size: tuple[int, int]
     image_size: tuple[int, int]
-    depth: int
+    prefix: int
+    blocks: Sequence[nn.Module]
     width_out: int
     projection: Tensor
     mean: tuple[float, ...]
@@ -45,14 +47,44 @@ class Tower(Protocol):
     interpolation: str
 
     @property
-    def device(self) -> torch.device: ...
+    def depth(self) -> int:
+        return len(self.blocks)
 
     @property
-    def dtype(self) -> torch.dtype: ...
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.projection.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the model computes in."""
+        return self.projection.dtype
 
     def encode(self, pixels: Tensor, layers: int) -> EncodedLayers:
         """One normalised image [1, 3, H, W], H and W multiples of the patch size; nothing of the model is changed.
 
         The returned tensors are at least float32, on the model's device.
         """
-        ...
+        pixels = pixels.to(self.device, self.dtype)
+        grid = tuple(side // patch for side, patch in zip(pixels.shape[-2:], self.patch_size, strict=True))
+        tokens = self.enter(pixels, grid)
+        maps = []
+        for index, block in enumerate(self.blocks):
+            entering = tokens
+            tokens, found = self.through(block, tokens, grid, wanted=index >= self.depth - layers)
+            if found is not None:
+                maps.append(found)
+        embedding = self.embed(tokens)
+        return EncodedLayers(maps, grid, self.prefix, exact(embedding[0]), exact(entering[0]), exact(tokens[0]))
+
+    @abstractmethod
+    def enter(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The tokens [1, N, d] that enter the first block."""
+
+    @abstractmethod
+    def through(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
+        """The tokens after the block, and its map if that is wanted."""
+
+    @abstractmethod
+    def embed(self, tokens: Tensor) -> Tensor:
+        """The model's own image embedding [1, D] of the last block's tokens."""

@@ -1,78 +1,97 @@
-"""open_clip's own VisionTransformer (OpenAI, LAION, DataComp, DFN and MetaCLIP weights), with plain pooling."""
+"""open_clip's own VisionTransformer: OpenAI, LAION, DataComp, DFN and MetaCLIP weights, and CoCa."""
 
 import open_clip
 import torch
-from open_clip.transformer import LayerNorm, LayerNormFp32, LayerScale, ResidualAttentionBlock, VisionTransformer
-from timm.layers import resample_abs_pos_embed
+from open_clip.transformer import CustomResidualAttentionBlock, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
+from torch.nn.functional import linear, scaled_dot_product_attention
 
-from ..decomposition import Block, Head, Norm
+from ..decomposition import Block, BlockMap, ChainMap, Head, LayerMap, PoolerMap
 from ..errors import ModelError
-from .base import EncodedLayers
+from ..pieces import Residual, Slope
+from .base import Tower
+from .reading import exact, layer_scale, linearise_all, positions, read_norm, scaled_rows
 
 
-class OpenClipViT:
-    """Reads an `open_clip.transformer.VisionTransformer` without a hook, a copy of its weights or a change to it."""
+class OpenClipViT(Tower):
+    """Reads an `open_clip.transformer.VisionTransformer` without a hook, a copy of its weights or a change to it.
 
-    def __init__(self, visual: nn.Module):
-        unsupported = unsupported_reason(visual)
-        if unsupported:
-            raise ModelError(unsupported)
+    Where the model pools with attention (CoCa), the map is the gradient with respect to the first query's row of the pooler,
+    and the score uses the model's own embedding, with its last norm.
+    """
+
+    reads = VisionTransformer
+    prefix = 1
+
+    def __init__(self, visual: VisionTransformer):
+        check_supported(visual)
         self.visual = visual
         self.patch_size = tuple(visual.patch_size)
         self.image_size = tuple(visual.image_size)
-        self.depth = len(visual.transformer.resblocks)
-        self.width_out = visual.proj.shape[1]
+        self.blocks = visual.transformer.resblocks
         self.projection = visual.proj
+        self.width_out = visual.proj.shape[1]
         preprocess = getattr(visual, "preprocess_cfg", {})
         self.mean = tuple(preprocess.get("mean") or open_clip.OPENAI_DATASET_MEAN)
         self.std = tuple(preprocess.get("std") or open_clip.OPENAI_DATASET_STD)
         self.interpolation = preprocess.get("interpolation", "bicubic")
 
-    @property
-    def device(self) -> torch.device:
-        return self.visual.proj.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.visual.conv1.weight.dtype
-
-    def encode(self, pixels: Tensor, layers: int) -> EncodedLayers:
+    def enter(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
         visual = self.visual
-        patches = visual.conv1(pixels.to(self.device, self.dtype))  # [1, d, gh, gw]
-        grid = tuple(patches.shape[-2:])
-        position = visual.positional_embedding[None]
-        if grid != tuple(visual.grid_size):
-            position = resample_abs_pos_embed(
-                position,
-                new_size=list(grid),
-                old_size=list(visual.grid_size),
-                num_prefix_tokens=1,
-                interpolation="bicubic",
-                antialias=True,
-            )
-        tokens = torch.cat([visual.class_embedding.expand(1, 1, -1).to(patches.dtype), patches.flatten(2).mT], dim=1)
-        tokens = visual.ln_pre(tokens + position.to(tokens.dtype))
-        blocks = []
-        for index, block in enumerate(visual.transformer.resblocks):
+        patches = visual.conv1(pixels).flatten(2).mT
+        tokens = torch.cat([visual.class_embedding.expand(1, 1, -1).to(patches.dtype), patches], dim=1)
+        return visual.ln_pre(tokens + positions(visual.positional_embedding[None], grid, visual.grid_size, 1).to(tokens.dtype))
+
+    def through(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
+        if isinstance(block, CustomResidualAttentionBlock):
+            after = block(tokens)
+        else:
             after_attention = tokens + block.ls_1(attend(block, block.ln_1(tokens)))
-            entering = tokens
-            if index >= self.depth - layers:
-                blocks.append(read_block(block, tokens, after_attention))
-            tokens = after_attention + block.ls_2(block.mlp(block.ln_2(after_attention)))
-        head = Head(read_norm(visual.ln_post), exact(visual.proj))
-        embedding = self.embed(tokens)[0]
-        return EncodedLayers(blocks, head, grid, 1, exact(embedding), exact(entering[0]), exact(tokens[0]))
+            after = after_attention + block.ls_2(block.mlp(block.ln_2(after_attention)))
+        if not wanted:
+            return after, None
+        if self.visual.attn_pool is not None:
+            return after, self.read_pooler(exact(after[0]))
+        head = Head(read_norm(self.visual.ln_post), exact(self.visual.proj))
+        if isinstance(block, CustomResidualAttentionBlock):
+            return after, read_custom_block(block, tokens, head)
+        return after, BlockMap(read_block(block, tokens, after_attention), head, self.prefix)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """The model's own image embedding [B, D] of the last block's tokens [B, N, d]."""
         visual = self.visual
-        if not visual.final_ln_after_pool:
+        if visual.attn_pool is not None:
+            tokens = visual.attn_pool(tokens)
+        norm_last = visual.final_ln_after_pool and visual.attn_pool is None
+        if not norm_last:
             tokens = visual.ln_post(tokens)
         pooled = tokens[:, 0] if visual.pool_type == "tok" else tokens[:, 1:].mean(1)
-        if visual.final_ln_after_pool:
+        if norm_last:
             pooled = visual.ln_post(pooled)
         return pooled @ visual.proj
+
+    def read_pooler(self, tokens: Tensor) -> PoolerMap:
+        """The map of the tokens [N, d] as the pooler's first query sees them."""
+        visual, attention = self.visual, self.visual.attn_pool.attn
+        width, heads = attention.embed_dim, attention.num_heads
+        bias_q, bias_k, bias_v = exact(attention.in_proj_bias).split(width)
+        if attention.in_proj_weight is None:
+            weights = (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)
+        else:
+            weights = attention.in_proj_weight.split(width)
+        weight_q, weight_k, weight_v = (exact(weight) for weight in weights)
+        _, query = linearise_all([visual.attn_pool.ln_q], exact(visual.attn_pool.query[:1]))
+        _, context = linearise_all([visual.attn_pool.ln_k], tokens)
+        q, k, v = linear(query, weight_q, bias_q), linear(context, weight_k, bias_k), linear(context, weight_v, bias_v)
+        q, k, v = (t.unflatten(-1, (heads, -1)).transpose(0, 1) for t in (q, k, v))
+        mixed = scaled_dot_product_attention(q, k, v).flatten()
+        out = exact(attention.out_proj.weight), exact(attention.out_proj.bias)
+        norm, projection = read_norm(visual.ln_post), exact(visual.proj)
+
+        def finish(row: Tensor) -> Tensor:
+            normal, _ = norm.normalised(linear(row, *out))
+            return (normal * norm.weight + norm.bias) @ projection
+
+        return PoolerMap(v.transpose(0, 1), mixed, finish, self.prefix)
 
 
 def attend(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
@@ -87,50 +106,51 @@ def read_block(block: ResidualAttentionBlock, tokens: Tensor, after_attention: T
     attention = block.attn
     width = attention.embed_dim
     entering = block.ln_1(tokens)[0]
-    values = nn.functional.linear(entering, attention.in_proj_weight[2 * width :], attention.in_proj_bias[2 * width :])
+    values = linear(entering, attention.in_proj_weight[2 * width :], attention.in_proj_bias[2 * width :])
+    scale_1, scale_2 = layer_scale(block.ls_1), layer_scale(block.ls_2)
     return Block(
         values=exact(values).unflatten(-1, (attention.num_heads, -1)),
         after_attention=exact(after_attention[0]),
-        output=scaled_rows(block.ls_1, exact(attention.out_proj.weight)),
+        output=scaled_rows(scale_1, exact(attention.out_proj.weight)),
         norm=read_norm(block.ln_2),
         expand=(exact(block.mlp.c_fc.weight), exact(block.mlp.c_fc.bias)),
         activation=block.mlp.gelu,
-        contract=(scaled_rows(block.ls_2, exact(block.mlp.c_proj.weight)), scaled_rows(block.ls_2, exact(block.mlp.c_proj.bias))),
+        contract=(scaled_rows(scale_2, exact(block.mlp.c_proj.weight)), scaled_rows(scale_2, exact(block.mlp.c_proj.bias))),
     )
 
 
-def read_norm(norm: nn.LayerNorm) -> Norm:
-    return Norm(exact(norm.weight), exact(norm.bias), norm.eps)
+def read_custom_block(block: CustomResidualAttentionBlock, tokens: Tensor, head: Head) -> ChainMap:
+    """The map of a block with norms in further places (query and key, after the attention, inside the MLP)."""
+    attention, x = block.attn, exact(tokens[0])
+    _, entering = linearise_all([block.ln_1], x)
+    bias = None if attention.in_proj_bias is None else exact(attention.in_proj_bias)
+    q, k, v = linear(entering, exact(attention.in_proj_weight), bias).chunk(3, -1)
+    q, k, v = (t.unflatten(-1, (attention.num_heads, -1)) for t in (q, k, v))
+    q, k = linearise_all([attention.ln_q], q)[1], linearise_all([attention.ln_k], k)[1]
+    mixed = scaled_dot_product_attention(q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1))
+    pieces = []
+    if attention.head_scale is not None:
+        scale = exact(attention.head_scale)
+        mixed = mixed * scale
+        pieces.append(Slope(scale.flatten().repeat_interleave(attention.head_dim)))
+    mixed = mixed.transpose(0, 1).flatten(1)
+    after, out = linearise_all([attention.ln_inner, attention.out_proj, block.ln_attn, block.ls_1], mixed)
+    y = x + out
+    inside, out = linearise_all([block.ln_2, block.mlp, block.ls_2], y)
+    return ChainMap(v, [*pieces, *after, Residual(inside)], y + out, head, OpenClipViT.prefix)
 
 
-def scaled_rows(scale: nn.Module, weight: Tensor) -> Tensor:
-    """A LayerScale multiplied into the rows of the linear layer before it."""
-    if not isinstance(scale, LayerScale):
-        return weight
-    gamma = exact(scale.gamma)
-    return gamma[:, None] * weight if weight.ndim == 2 else gamma * weight
-
-
-def exact(tensor: Tensor) -> Tensor:
-    """In float32 or better: half-precision weights take part in the map and the loss at full precision."""
-    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def unsupported_reason(visual: nn.Module) -> str | None:
-    """Why this vision model cannot be used, or None."""
-    kind = type(visual).__name__
-    if not isinstance(visual, VisionTransformer):
-        return (
-            f"this model's image side is {kind}, which is not an open_clip vision transformer. MaskInversion needs the "
-            f"attention of a ViT: use one such as ViT-B-16 or ViT-L-14"
-        )
-    if visual.attn_pool is not None:
-        return "this model pools with attention (CoCa), which is not supported yet: use a ViT with a class token, such as ViT-L-14"
+def check_supported(visual: VisionTransformer) -> None:
+    """Raises ModelError, which says why this vision model cannot be used."""
+    if getattr(visual, "attn_pool_contrastive", None) is not None:
+        raise ModelError(f"this model pools in two stages ({visual.attn_pool_type}), which is not supported: use a plain CoCa")
     if visual.pool_type not in ("tok", "avg") or visual.proj is None:
-        return f"this model has no pooled image embedding (pool_type {visual.pool_type!r}): use a CLIP such as ViT-B-16"
+        raise ModelError(f"this model has no pooled image embedding (pool_type {visual.pool_type!r}): use a CLIP such as ViT-B-16")
+    if visual.attn_pool is not None and visual.pool_type != "tok":
+        raise ModelError("this model averages the queries of its pooler, which is not supported: use a plain CoCa")
     for block in visual.transformer.resblocks:
-        if type(block) is not ResidualAttentionBlock:
-            return f"this model's blocks are {type(block).__name__}, which is not supported yet: use a ViT such as ViT-L-14"
-        if not isinstance(block.ln_2, (LayerNorm, LayerNormFp32)):
-            return f"this model's norm is {type(block.ln_2).__name__}, which is not supported: use a ViT such as ViT-L-14"
-    return None
+        if type(block) not in (ResidualAttentionBlock, CustomResidualAttentionBlock):
+            raise ModelError(f"this model's blocks are {type(block).__name__}, which is not supported: use a ViT such as ViT-L-14")
+        if getattr(block.attn, "scaled_cosine", False):
+            raise ModelError("this model uses scaled cosine attention, which is not supported: use a ViT such as ViT-L-14")
+        read_norm(block.ln_2)
