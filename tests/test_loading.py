@@ -76,7 +76,6 @@ def test_openai_weights_get_the_activation_they_were_trained_with(monkeypatch):
         ("RN50", "vision transformer"),
         ("convnext_base", "vision transformer"),
         ("missing.safetensors", "there is no file"),
-        ("coca_ViT-B-32", "not supported yet"),
     ],
 )
 def test_unusable_names_are_explained(source, message):
