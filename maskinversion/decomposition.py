@@ -189,14 +189,17 @@ class PoolerMap:
 
     relevance[j] = mean over heads of max(dscore/dA_h[j], 0)
 
-    values [N, h, d_h]: the rows that the pooler mixes. mixed [h * d_h]: what it makes of them. finish: from there to the
-    embedding [D].
+    values [N, h, d_h]: the rows that the pooler mixes. pieces: from its one row of concatenated heads [1, h * d_h] to the
+    embedding. feature [D]: that embedding.
     """
 
-    def __init__(self, values: Tensor, mixed: Tensor, finish: Callable[[Tensor], Tensor], prefix: int):
+    def __init__(self, values: Tensor, pieces: list[Piece], feature: Tensor, prefix: int):
         self.heads = values.shape[1]
-        slope = torch.func.jacfwd(lambda row: F.normalize(finish(row), dim=-1))(mixed).T  # [h * d_h, D]
-        kernel = values[prefix:].transpose(0, 1) @ slope.unflatten(0, values.shape[1:])  # [h, P, D]
+        length = feature.norm()
+        unit = feature / length
+        by_feature = (torch.eye(len(unit)).to(unit) - torch.outer(unit, unit)) / length  # d/df of cos(e, f), linear in e
+        slope = pull_through(pieces, by_feature[:, None])[:, 0]  # [D, h * d_h]
+        kernel = values[prefix:].transpose(0, 1) @ slope.T.unflatten(0, values.shape[1:])  # [h, P, D]
         self.kernel = kernel.flatten(0, 1)
 
     @property

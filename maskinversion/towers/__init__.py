@@ -3,9 +3,12 @@
 from ..errors import ModelError
 from .base import EncodedLayers, Tower
 from .open_clip_vit import OpenClipViT
+from .timm_vit import TimmViT
+from .transformers_vit import NativeClipVision, TransformersViT
 
-__all__ = ["EncodedLayers", "OpenClipViT", "Tower", "tower_of"]
+__all__ = ["EncodedLayers", "NativeClipVision", "OpenClipViT", "TimmViT", "Tower", "TransformersViT", "tower_of"]
 
+FAMILIES = (OpenClipViT, TimmViT, NativeClipVision, TransformersViT)
 NO_TOKENS = {"ModifiedResNet": "a ResNet", "ResNet": "a ResNet", "ConvNeXt": "a ConvNeXt", "FastVit": "a FastViT"}
 
 
@@ -14,9 +17,10 @@ def tower_of(model: object) -> Tower:
 
     Raises ModelError that says what the model is, why it cannot be used, and what to use.
     """
-    visual = getattr(model, "visual", model)  # an open_clip model, or its image side
-    if isinstance(visual, OpenClipViT.reads):
-        return OpenClipViT(visual)
+    for family in FAMILIES:
+        if family.reads(model):
+            return family(model)
+    visual = getattr(model, "visual", model)
     kind = type(getattr(visual, "trunk", visual)).__name__
     raise ModelError(
         f"this model's image side is {NO_TOKENS.get(kind, kind)}, which is not a vision transformer with an image-text space that "

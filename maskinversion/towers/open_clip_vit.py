@@ -8,7 +8,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from ..decomposition import Block, BlockMap, ChainMap, Head, LayerMap, PoolerMap
 from ..errors import ModelError
-from ..pieces import Residual, Slope
+from ..pieces import Linear, Residual, Slope
 from .base import Tower
 from .reading import exact, layer_scale, linearise_all, positions, read_norm, scaled_rows
 
@@ -20,10 +20,14 @@ class OpenClipViT(Tower):
     and the score uses the model's own embedding, with its last norm.
     """
 
-    reads = VisionTransformer
     prefix = 1
 
-    def __init__(self, visual: VisionTransformer):
+    @staticmethod
+    def reads(model: object) -> bool:
+        return isinstance(getattr(model, "visual", model), VisionTransformer)
+
+    def __init__(self, model: nn.Module):
+        visual = getattr(model, "visual", model)
         check_supported(visual)
         self.visual = visual
         self.patch_size = tuple(visual.patch_size)
@@ -83,15 +87,10 @@ class OpenClipViT(Tower):
         _, context = linearise_all([visual.attn_pool.ln_k], tokens)
         q, k, v = linear(query, weight_q, bias_q), linear(context, weight_k, bias_k), linear(context, weight_v, bias_v)
         q, k, v = (t.unflatten(-1, (heads, -1)).transpose(0, 1) for t in (q, k, v))
-        mixed = scaled_dot_product_attention(q, k, v).flatten()
-        out = exact(attention.out_proj.weight), exact(attention.out_proj.bias)
-        norm, projection = read_norm(visual.ln_post), exact(visual.proj)
-
-        def finish(row: Tensor) -> Tensor:
-            normal, _ = norm.normalised(linear(row, *out))
-            return (normal * norm.weight + norm.bias) @ projection
-
-        return PoolerMap(v.transpose(0, 1), mixed, finish, self.prefix)
+        mixed = scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1)
+        pieces, normal = linearise_all([attention.out_proj, visual.ln_post], mixed)
+        projection = exact(visual.proj)
+        return PoolerMap(v.transpose(0, 1), [*pieces, Linear(projection.T)], (normal @ projection)[0], self.prefix)
 
 
 def attend(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:

@@ -1,0 +1,157 @@
+"""open_clip models with an image side from timm: SigLIP and SigLIP 2 (pooled with attention), EVA-02-CLIP, plain ViTs."""
+
+import torch
+from timm.layers import Attention, AttentionPoolLatent, AttentionRope, PatchEmbed, apply_rot_embed_cat
+from timm.models.eva import Eva, EvaAttention, EvaBlock, EvaBlockPostNorm
+from timm.models.vision_transformer import Block as VitBlock
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn.functional import linear, scaled_dot_product_attention
+
+from ..decomposition import ChainMap, Head, LayerMap, PoolerMap
+from ..errors import ModelError
+from ..pieces import Piece, Residual, Slope
+from .base import Tower
+from .reading import NOTHING, exact, linearise, linearise_all, positions, read_norm
+
+NONE = nn.Identity()
+
+
+class TimmViT(Tower):
+    """Reads the `TimmModel` of an open_clip model without a hook, a copy of its weights or a change to it.
+
+    Where the model pools with attention (SigLIP), the map is the gradient with respect to the one row of the pooler, and the
+    score uses the model's own embedding, with its last norm. The published package leaves that norm out and zeroes what an
+    empty prompt highlights; this does neither.
+    """
+
+    @staticmethod
+    def reads(model: object) -> bool:
+        trunk = getattr(getattr(model, "visual", model), "trunk", None)
+        return isinstance(trunk, (Eva, VisionTransformer))
+
+    def __init__(self, model: nn.Module):
+        visual = getattr(model, "visual", model)
+        check_supported(visual)
+        trunk = visual.trunk
+        self.visual, self.trunk = visual, trunk
+        self.patch_size = tuple(trunk.patch_embed.patch_size)
+        self.image_size = tuple(trunk.patch_embed.img_size)
+        self.prefix = trunk.num_prefix_tokens
+        self.blocks = trunk.blocks
+        self.projection = [layer.weight for layer in visual.modules() if isinstance(layer, nn.Linear)][-1]
+        self.width_out = len(self.projection)
+        preprocess = getattr(visual, "preprocess_cfg", {})
+        self.mean = tuple(preprocess.get("mean") or trunk.default_cfg["mean"])
+        self.std = tuple(preprocess.get("std") or trunk.default_cfg["std"])
+        self.interpolation = preprocess.get("interpolation", "bicubic")
+
+    def enter(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
+        trunk = self.trunk
+        patches = trunk.patch_embed.norm(trunk.patch_embed.proj(pixels).flatten(2).mT)
+        first = [token for token in (trunk.cls_token, trunk.reg_token) if token is not None]
+        position = None
+        if trunk.pos_embed is not None:
+            over_patches_only = trunk.no_embed_class or not self.prefix
+            position = positions(trunk.pos_embed, grid, trunk.patch_embed.grid_size, 0 if over_patches_only else self.prefix)
+            if over_patches_only:
+                patches, position = patches + position, None
+        tokens = torch.cat([*first, patches], dim=1)
+        return trunk.norm_pre(tokens if position is None else tokens + position)
+
+    def through(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
+        rope = None
+        if getattr(self.trunk, "rope", None) is not None:
+            rope = self.trunk.rope.get_embed(shape=list(grid))
+        after = block(tokens) if rope is None else block(tokens, rope=rope)
+        if not wanted:
+            return after, None
+        if self.trunk.attn_pool is not None:
+            return after, self.read_pooler(exact(after[0]))
+        return after, self.read_block(block, exact(tokens[0]), rope)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        return self.visual.head(self.trunk.forward_head(self.trunk.norm(tokens)))
+
+    def read_block(self, block: nn.Module, tokens: Tensor, rope: Tensor | None) -> LayerMap:
+        """The map of a block that takes `tokens` [N, d]."""
+        attention = block.attn
+        before, after = (block.norm1, block.norm2), (NONE, NONE)
+        if isinstance(block, EvaBlockPostNorm):
+            before, after = after, before
+        _, entering = linearise(before[0], tokens)
+        q, k, v = (t.unflatten(-1, (attention.num_heads, -1)) for t in query_key_value(attention, entering))
+        q, k = (linearise(norm, t)[1].transpose(0, 1) for norm, t in ((attention.q_norm, q), (attention.k_norm, k)))
+        if rope is not None:
+            half, keep, rope = attention.rotate_half, attention.num_prefix_tokens, exact(rope)
+            q, k = (torch.cat([t[:, :keep], apply_rot_embed_cat(t[:, keep:], rope, half=half)], dim=1) for t in (q, k))
+        mixed = scaled_dot_product_attention(q, k, v.transpose(0, 1)).transpose(0, 1).flatten(1)
+        pieces, out = linearise_all([attention.norm, attention.proj, after[0], getattr(block, "ls1", NONE)], mixed)
+        pieces, out = scaled(pieces, out, getattr(block, "gamma_1", None))
+        y = tokens + out
+        inside, out = linearise_all([before[1], block.mlp, after[1], getattr(block, "ls2", NONE)], y)
+        inside, out = scaled(inside, out, getattr(block, "gamma_2", None))
+        return ChainMap(v, [*pieces, Residual(inside)], y + out, self.read_head(), self.prefix)
+
+    def read_head(self) -> Head:
+        """From the mean token on; the norm is before or after the model's own pooling, which is one norm either way."""
+        trunk = self.trunk
+        norm = trunk.norm if isinstance(trunk.norm, nn.LayerNorm) else trunk.fc_norm
+        projection, bias = torch.eye(trunk.embed_dim).to(exact(self.projection)), None
+        for layer in (trunk.head, *self.visual.head):
+            if isinstance(layer, nn.Linear):
+                projection = projection @ exact(layer.weight).T
+                moved = linear(torch.moveds_like(projection[0]) if bias is None else bias, exact(layer.weight))
+                bias = moved if layer.bias is None else moved + exact(layer.bias)
+        return Head(read_norm(norm), projection, bias)
+
+    def read_pooler(self, tokens: Tensor) -> PoolerMap:
+        """The map of the tokens [N, d] as the pooler's one query sees them."""
+        trunk, pooler = self.trunk, self.trunk.attn_pool
+        _, context = linearise(trunk.norm, tokens)
+        _, query = linearise(pooler.q, exact(pooler.latent[0]))
+        k, v = linearise(pooler.kv, context)[1].chunk(2, -1)
+        q, k, v = (t.unflatten(-1, (pooler.num_heads, -1)) for t in (query, k, v))
+        q, k = (linearise(norm, t)[1].transpose(0, 1) for norm, t in ((pooler.q_norm, q), (pooler.k_norm, k)))
+        mixed = scaled_dot_product_attention(q, k, v.transpose(0, 1)).transpose(0, 1).flatten(1)
+        pieces, out = linearise(pooler.proj, mixed)
+        inside, more = linearise_all([pooler.norm, pooler.mlp], out)
+        last, feature = linearise_all([trunk.fc_norm, trunk.head, self.visual.head], out + more)
+        return PoolerMap(v, [*pieces, Residual(inside), *last], feature[0], self.prefix)
+
+
+def query_key_value(attention: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of tokens [N, d], each [N, h * d_h]."""
+    if attention.qkv is None:  # EVA-02: no bias on the key
+        return tuple(linearise(layer, tokens)[1] for layer in (attention.q_proj, attention.k_proj, attention.v_proj))
+    bias = attention.qkv.bias
+    if getattr(attention, "q_bias", None) is not None:
+        bias = torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
+    return linear(tokens, exact(attention.qkv.weight), None if bias is None else exact(bias)).chunk(3, -1)
+
+
+def scaled(pieces: list[Piece], out: Tensor, gamma: Tensor | None) -> tuple[list[Piece], Tensor]:
+    """After a LayerScale [d] that is a bare parameter of the block."""
+    return (pieces, out) if gamma is None else ([*pieces, Slope(exact(gamma))], out * exact(gamma))
+
+
+def check_supported(visual: nn.Module) -> None:
+    """Raises ModelError, which says why this vision model cannot be used."""
+    trunk = visual.trunk
+    use = "use a ViT such as ViT-B-16 or ViT-B-16-SigLIP"
+    if type(trunk.patch_embed) is not PatchEmbed:
+        raise ModelError(f"this model cuts its patches with a {type(trunk.patch_embed).__name__}, which is not supported: {use}")
+    for block in trunk.blocks:
+        if type(block) not in (VitBlock, EvaBlock, EvaBlockPostNorm):
+            raise ModelError(f"this model's blocks are {type(block).__name__}, which is not supported: {use}")
+        if type(block.attn) not in (Attention, EvaAttention, AttentionRope):
+            raise ModelError(f"this model's attention is {type(block.attn).__name__}, which is not supported: {use}")
+        if getattr(block.attn, "gate", None) is not None:
+            raise ModelError(f"this model gates its attention, which is not supported: {use}")
+    pooler = trunk.attn_pool
+    if pooler is not None and (type(pooler) is not AttentionPoolLatent or pooler.latent_len != 1 or pooler.pos_embed is not None):
+        raise ModelError(f"this model's pooler is a {type(pooler).__name__} of another kind than SigLIP's: {use}")
+    if pooler is None and trunk.global_pool not in ("token", "avg"):
+        raise ModelError(f"this model pools with {trunk.global_pool!r}, which is not supported: {use}")
+    if any(not isinstance(layer, (nn.Linear, *NOTHING)) for layer in (trunk.head, *visual.head)):
+        raise ModelError(f"this model's projection is not linear, which is not supported: {use}")

@@ -1,0 +1,199 @@
+"""Models with the layout of transformers' CLIP: those of transformers itself, and ComfyUI's CLIP_VISION.
+
+Neither library is imported: their modules are recognised by the name of their class, and read by the names of their parts.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.functional import linear, scaled_dot_product_attention
+
+from ..decomposition import Block, BlockMap, Head, LayerMap, Norm, PoolerMap
+from ..errors import ModelError
+from ..pieces import Residual
+from .base import Tower
+from .reading import exact, linearise, linearise_all, positions
+
+CLIP_NAMES = ("CLIPVisionModelWithProjection", "CLIPModel", "MetaClip2VisionModelWithProjection", "MetaClip2Model")
+SIGLIP_NAMES = ("SiglipVisionModel", "SiglipModel", "Siglip2VisionModel", "Siglip2Model")
+CLIP_PIXELS = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+SIGLIP_PIXELS = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+
+class TransformersViT(Tower):
+    """Reads transformers' CLIP, MetaCLIP 2, SigLIP and SigLIP 2 without a hook, a copy of their weights or a change to them.
+
+    model: a `CLIPVisionModelWithProjection`, `SiglipVisionModel` or the like, or the whole model, of which the image side is
+    read. SigLIP pools with attention: its map is the gradient with respect to the one row of the pooler, which sees the tokens
+    after the last norm, as in the model itself. Images of SigLIP so400m 384 are seen at 378 px, which is what its 27 patches of
+    14 px cover.
+
+    Raises ModelError for a model without an image-text space.
+    """
+
+    def __init__(self, model: nn.Module):
+        names = {kind.__name__ for kind in type(model).__mro__}
+        vision = getattr(model, "vision_model", model)
+        projection, pooler = getattr(model, "visual_projection", None), getattr(vision, "head", None)
+        if not names.intersection(CLIP_NAMES if pooler is None else SIGLIP_NAMES):
+            raise ModelError(no_space(type(model).__name__, vision))
+        self.read(vision, projection, pooler)
+        self.mean, self.std = SIGLIP_PIXELS if pooler is not None else CLIP_PIXELS
+
+    @staticmethod
+    def reads(model: object) -> bool:
+        return any(kind.__module__.startswith("transformers.models.") for kind in type(model).__mro__)
+
+    def read(self, vision: nn.Module, projection: nn.Module | None, pooler: nn.Module | None) -> None:
+        """Take the parts; without a projection and a pooler the embedding is the mean token after the last norm."""
+        self.vision, self.visual_projection, self.pooler = vision, projection, pooler
+        embeddings = vision.embeddings
+        patches = embeddings.patch_embedding
+        self.flat_patches = isinstance(patches, nn.Linear)
+        self.patch_size = (embeddings.patch_size,) * 2 if self.flat_patches else tuple(patches.kernel_size)
+        self.prefix = 0 if getattr(embeddings, "class_embedding", None) is None else 1
+        side = round((len(embeddings.position_embedding.weight) - self.prefix) ** 0.5)
+        self.native_grid = (side, side)
+        self.image_size = (side * self.patch_size[0], side * self.patch_size[1])
+        self.interpolation = "bilinear" if self.flat_patches else "bicubic"
+        self.blocks = vision.encoder.layers
+        self.width_out = self.projection.shape[0] if projection is None else self.projection.shape[1]
+
+    @property
+    def projection(self) -> Tensor:
+        if self.visual_projection is not None:
+            return self.visual_projection.weight.T  # [d, D], as open_clip has it
+        return self.vision.post_layernorm.weight if self.pooler is None else self.pooler.mlp.fc2.weight
+
+    def enter(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
+        embeddings = self.vision.embeddings
+        if self.flat_patches:
+            (height, width), (rows, columns) = self.patch_size, grid
+            patches = pixels[0].unflatten(2, (columns, width)).unflatten(1, (rows, height)).permute(1, 3, 2, 4, 0)
+            tokens = embeddings.patch_embedding(patches.reshape(1, rows * columns, -1))
+            return tokens + flexible_positions(embeddings.position_embedding.weight, tokens, grid, self.native_grid)
+        tokens = embeddings.patch_embedding(pixels).flatten(2).mT
+        if self.prefix:
+            tokens = torch.cat([embeddings.class_embedding.to(tokens).expand(1, 1, -1), tokens], dim=1)
+        table = embeddings.position_embedding.weight.to(tokens)
+        tokens = tokens + positions(table[None], grid, self.native_grid, self.prefix)
+        return self.vision.pre_layrnorm(tokens) if self.prefix else tokens
+
+    def through(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
+        attention, mlp = block.self_attn, block.mlp
+        heads = attention.num_heads if hasattr(attention, "num_heads") else attention.heads
+        activation = mlp.activation_fn if hasattr(mlp, "activation_fn") else mlp.activation
+        entering = block.layer_norm1(tokens)
+        q, k, v = (
+            project(entering).unflatten(-1, (heads, -1)).transpose(1, 2)
+            for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
+        y = tokens + attention.out_proj(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        after = y + mlp.fc2(activation(mlp.fc1(block.layer_norm2(y))))
+        if not wanted:
+            return after, None
+        if self.pooler is not None:
+            return after, self.read_pooler(exact(after[0]))
+        y = exact(y[0])
+        read = Block(
+            values=exact(v[0]).transpose(0, 1),
+            after_attention=y,
+            output=full(attention.out_proj.weight, y),
+            norm=full_norm(block.layer_norm2, y),
+            expand=(full(mlp.fc1.weight, y), full(mlp.fc1.bias, y)),
+            activation=activation,
+            contract=(full(mlp.fc2.weight, y), full(mlp.fc2.bias, y)),
+        )
+        if self.visual_projection is None:
+            projection = torch.eye(self.width_out, dtype=y.dtype, device=y.device)
+        else:
+            projection = full(self.projection, y)
+        return after, BlockMap(read, Head(full_norm(self.vision.post_layernorm, y), projection), self.prefix)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        norm = self.vision.post_layernorm
+        if self.pooler is not None:
+            return self.pooler(norm(tokens))
+        if self.visual_projection is None:
+            return norm(tokens.mean(1))
+        return self.visual_projection(norm(tokens[:, 0]))
+
+    def read_pooler(self, tokens: Tensor) -> PoolerMap:
+        """The map of the tokens [N, d], at least float32, that leave a block, as the pooler sees them."""
+        pooler, attention = self.pooler, self.pooler.attention
+        _, context = linearise(self.vision.post_layernorm, tokens)
+        weights, biases = (exact(part).chunk(3) for part in (attention.in_proj_weight, attention.in_proj_bias))
+        q, k, v = (
+            linear(x, weight, bias).unflatten(-1, (attention.num_heads, -1)).transpose(0, 1)
+            for x, weight, bias in zip((exact(pooler.probe[0]), context, context), weights, biases, strict=True)
+        )
+        mixed = scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1)
+        pieces, out = linearise(attention.out_proj, mixed)
+        inside, more = linearise_all([pooler.layernorm, pooler.mlp.fc1, pooler.mlp.activation_fn, pooler.mlp.fc2], out)
+        return PoolerMap(v.transpose(0, 1), [*pieces, Residual(inside)], (out + more)[0], self.prefix)
+
+
+class NativeClipVision(TransformersViT):
+    """Reads a `comfy.clip_vision.ClipVisionModel`, whose weights may be in any precision and on any device.
+
+    Its parts cast their own weights to their input, so everything is computed in float32 on the model's `load_device`. Who
+    calls has asked ComfyUI to load the model.
+
+    ComfyUI leaves SigLIP's pooler out, and with it the way into the image-text space: the embedding of a SigLIP is the mean
+    token after the last norm, f = LN(mean), as wide as the model. For SigLIP's text space load it with open_clip. SigLIP 2
+    naflex is seen as the square that its table of positions was made for.
+
+    Raises ModelError for DINO.
+    """
+
+    dtype = torch.float32
+
+    def __init__(self, model: object):
+        vision = getattr(model.model, "vision_model", None)
+        if vision is None:
+            raise ModelError(no_space(model.model_type, model.model))
+        self.source = model
+        projection = model.model.visual_projection
+        self.read(vision, projection if isinstance(projection, nn.Module) else None, None)
+        self.mean, self.std = tuple(model.image_mean), tuple(model.image_std)
+
+    @staticmethod
+    def reads(model: object) -> bool:
+        return any((kind.__module__, kind.__name__) == ("comfy.clip_vision", "ClipVisionModel") for kind in type(model).__mro__)
+
+    @property
+    def device(self) -> torch.device:
+        return self.source.load_device
+
+
+def no_space(name: str, vision: nn.Module) -> str:
+    """Why a model has no embedding in an image-text space, and what to use."""
+    if "dino" in name.lower():
+        return (
+            f"this model is {name}, a vision model that never saw text: it has no image-text space, so there is nothing to "
+            f"localise in. Use a CLIP, such as ViT-L-14 or ViT-H-14"
+        )
+    if hasattr(vision, "post_layernorm"):
+        return (
+            f"this model is a {name} without the part that leads into the image-text space: load the same weights as a "
+            f"CLIPVisionModelWithProjection, or as a SiglipVisionModel with its head"
+        )
+    return (
+        f"this model is a {name} of transformers, which is not supported: use a CLIPVisionModelWithProjection or a "
+        f"SiglipVisionModel"
+    )
+
+
+def full(weight: Tensor, like: Tensor) -> Tensor:
+    """A weight where the computation is, at its precision."""
+    return weight.detach().to(like)
+
+
+def full_norm(norm: nn.LayerNorm, like: Tensor) -> Norm:
+    return Norm(full(norm.weight, like), full(norm.bias, like), norm.eps)
+
+
+def flexible_positions(table: Tensor, tokens: Tensor, grid: tuple[int, int], native: tuple[int, int]) -> Tensor:
+    """The positions [P, d] of SigLIP 2 naflex on a grid, resized as the model does it, on a copy."""
+    square = exact(table.to(tokens)).T.unflatten(1, native)[None]
+    return F.interpolate(square, size=grid, mode="bilinear", antialias=True)[0].flatten(1).T.to(tokens)
