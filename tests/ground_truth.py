@@ -59,6 +59,11 @@ def invert(visual, pixels, masks, iterations, lr, alpha, layers):
     """Tokens [M, D], last maps [M, H, W], losses [iterations, M]. pixels [1, 3, H, W] normalised, masks [M, H, W]."""
     with torch.no_grad():
         entering, embedding, grid = entering_tokens(visual, pixels, layers)
+    return optimise(embedding, lambda token, size: legrad_map(visual, entering, token, grid, size), masks, iterations, lr, alpha)
+
+
+def optimise(embedding, heat_of, masks, iterations, lr, alpha):
+    """What `invert` returns, for an image's embedding [D] and heat_of(unit token, size), its normalised map."""
     tokens, maps, losses = [], [], []
     for mask in masks:
         token = embedding.clone().requires_grad_()
@@ -66,7 +71,7 @@ def invert(visual, pixels, masks, iterations, lr, alpha, layers):
         history = []
         for _ in range(iterations):
             unit = F.normalize(token, dim=-1)
-            heat = legrad_map(visual, entering, unit, grid, mask.shape)
+            heat = heat_of(unit, mask.shape)
             dice = 1 - (2 * (heat * mask).sum() + 1) / (heat.sum() + mask.sum() + 1)
             loss = dice + alpha * (1 - unit @ F.normalize(embedding, dim=-1))
             optimizer.zero_grad()
