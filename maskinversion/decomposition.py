@@ -190,16 +190,13 @@ class PoolerMap:
     relevance[j] = mean over heads of max(dscore/dA_h[j], 0)
 
     values [N, h, d_h]: the rows that the pooler mixes. pieces: from its one row of concatenated heads [1, h * d_h] to the
-    embedding. feature [D]: that embedding.
+    feature f. slope [D, D]: row i is dscore/df for the i-th unit token, see `cosine_slope`; the score is linear in the token.
     """
 
-    def __init__(self, values: Tensor, pieces: list[Piece], feature: Tensor, prefix: int):
+    def __init__(self, values: Tensor, pieces: list[Piece], slope: Tensor, prefix: int):
         self.heads = values.shape[1]
-        length = feature.norm()
-        unit = feature / length
-        by_feature = (torch.eye(len(unit)).to(unit) - torch.outer(unit, unit)) / length  # d/df of cos(e, f), linear in e
-        slope = pull_through(pieces, by_feature[:, None])[:, 0]  # [D, h * d_h]
-        kernel = values[prefix:].transpose(0, 1) @ slope.T.unflatten(0, values.shape[1:])  # [h, P, D]
+        by_row = pull_through(pieces, slope[:, None])[:, 0]  # [D, h * d_h]
+        kernel = values[prefix:].transpose(0, 1) @ by_row.T.unflatten(0, values.shape[1:])  # [h, P, D]
         self.kernel = kernel.flatten(0, 1)
 
     @property
@@ -212,6 +209,13 @@ class PoolerMap:
 
     def transpose(self, gradient: Tensor, rectified: Tensor) -> Tensor:
         return (rectified.sign_() * (gradient[:, None] / self.heads)).flatten(1) @ self.kernel
+
+
+def cosine_slope(feature: Tensor) -> Tensor:
+    """d/df of cos(e, f) at f [D], for the unit tokens e along each axis: a symmetric matrix [D, D]."""
+    length = feature.norm()
+    unit = feature / length
+    return (torch.eye(len(unit)).to(unit) - torch.outer(unit, unit)) / length
 
 
 def pooled_gradient(pooled: Tensor, head: Head) -> Tensor:

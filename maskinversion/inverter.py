@@ -34,6 +34,7 @@ class EncodedImage:
     global_embedding: Tensor  # [D]
     entering: Tensor  # [N, d]: the tokens that enter the last block
     leaving: Tensor  # [N, d]: the tokens that leave it
+    states: list[Tensor]  # [N, d]: the tokens that leave every block, where the tower keeps them
     geometry: Geometry
     clip: Clip
 
@@ -101,7 +102,16 @@ class MaskInverter:
             mean, std = (torch.tensor(v)[:, None, None] for v in (tower.mean, tower.std))
             canvas = (geometry.to_model(pixels, tower.interpolation, fill=mean) - mean) / std
             layers = tower.encode(canvas.to(tower.device), self.layers)
-        return EncodedImage(layers.maps, layers.grid, layers.global_embedding, layers.entering, layers.leaving, geometry, self.clip)
+        return EncodedImage(
+            layers.maps,
+            layers.grid,
+            layers.global_embedding,
+            layers.entering,
+            layers.leaving,
+            layers.states,
+            geometry,
+            self.clip,
+        )
 
     @torch.no_grad()
     def invert(self, encoded: EncodedImage, masks: object, callback: Callback | None = None) -> LocalizedTokens:

@@ -57,7 +57,7 @@ def load_clip(
 def live_clip(model: object) -> Clip:
     """A Clip of a model that somebody else loaded; its texts are read with open_clip's usual tokenizer."""
     tower = tower_of(model)
-    text = open_clip.SimpleTokenizer(model.context_length) if hasattr(model, "encode_text") else None
+    text = open_clip.SimpleTokenizer(context_length=model.context_length) if hasattr(model, "encode_text") else None
     return Clip(type(model).__name__, tower, model, text)
 
 

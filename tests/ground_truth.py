@@ -4,6 +4,8 @@ It shares no code with the product. The map is the gradient of the score with re
 `create_graph=True`, so that the loss can be differentiated through it.
 """
 
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed
@@ -82,3 +84,37 @@ def optimise(embedding, heat_of, masks, iterations, lr, alpha):
         maps.append(heat.detach())
         losses.append(torch.stack(history))
     return torch.stack(tokens), torch.stack(maps), torch.stack(losses, 1)
+
+
+@contextmanager
+def attention_nodes():
+    """Every attention that runs inside becomes a node of the graph: yields a list of [B, h, queries, keys], in order."""
+    nodes = []
+
+    def explicit(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, **_):
+        assert attn_mask is None and not is_causal and not dropout_p
+        scores = query @ key.transpose(-2, -1) * (scale or query.shape[-1] ** -0.5)
+        nodes.append(scores.softmax(-1).requires_grad_())
+        return nodes[-1] @ value
+
+    fused, F.scaled_dot_product_attention = F.scaled_dot_product_attention, explicit
+    try:
+        yield nodes
+    finally:
+        F.scaled_dot_product_attention = fused
+
+
+def heat_of_nodes(layers, grid, cosine=True):
+    """heat_of for `optimise`. layers(): the feature [D] and the attention that it came from, of each layer. cosine:
+    whether the score is the cosine of the two or their product."""
+
+    def heat_of(token, size):
+        total = 0
+        for feature, attention in layers():
+            score = token @ (F.normalize(feature, dim=-1) if cosine else feature)
+            (gradient,) = torch.autograd.grad(score, attention, create_graph=True)
+            relevance = gradient.clamp(min=0).mean((0, 1, 2))[-grid[0] * grid[1] :].reshape(1, 1, *grid)
+            total = total + F.interpolate(relevance, size=size, mode="bilinear")[0, 0]
+        return (total - total.min()) / (total.max() - total.min())
+
+    return heat_of

@@ -17,7 +17,7 @@ class EncodedLayers:
 
     maps: of the last `layers` blocks, first to last. grid: rows and columns of patches. prefix: tokens before the patches.
     global_embedding [D]: the plain, unnormalised image embedding of the model. entering, leaving [N, d]: the tokens before and
-    after the last block.
+    after the last block. states [N, d]: those after every block, first to last, where the tower `keeps_states`.
     """
 
     maps: list[LayerMap]
@@ -26,6 +26,7 @@ class EncodedLayers:
     global_embedding: Tensor
     entering: Tensor
     leaving: Tensor
+    states: list[Tensor]
 
 
 class Tower(ABC):
@@ -33,7 +34,8 @@ class Tower(ABC):
 
     patch_size, image_size: in pixels, (height, width); the size is the model's native one. prefix: tokens before the patches.
     blocks: its transformer blocks. width_out: D, the size of the embedding. projection: the last weight that leads into it.
-    mean, std: of the input's channels, [3]. interpolation: how images are resized.
+    mean, std: of the input's channels, [3]. interpolation: how images are resized. keeps_states: whether what is encoded
+    carries the tokens after every block, for a model whose users read them.
     """
 
     patch_size: tuple[int, int]
@@ -45,6 +47,7 @@ class Tower(ABC):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str
+    keeps_states: bool = False
 
     @property
     def depth(self) -> int:
@@ -68,14 +71,16 @@ class Tower(ABC):
         pixels = pixels.to(self.device, self.dtype)
         grid = tuple(side // patch for side, patch in zip(pixels.shape[-2:], self.patch_size, strict=True))
         tokens = self.enter(pixels, grid)
-        maps = []
+        maps, states = [], []
         for index, block in enumerate(self.blocks):
             entering = tokens
             tokens, found = self.through(block, tokens, grid, wanted=index >= self.depth - layers)
             if found is not None:
                 maps.append(found)
+            if self.keeps_states:
+                states.append(exact(tokens[0]))
         embedding = self.embed(tokens)
-        return EncodedLayers(maps, grid, self.prefix, exact(embedding[0]), exact(entering[0]), exact(tokens[0]))
+        return EncodedLayers(maps, grid, self.prefix, exact(embedding[0]), exact(entering[0]), exact(tokens[0]), states)
 
     @abstractmethod
     def enter(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:

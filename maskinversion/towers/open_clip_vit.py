@@ -16,8 +16,9 @@ from .reading import exact, layer_scale, linearise_all, positions, read_norm, sc
 class OpenClipViT(Tower):
     """Reads an `open_clip.transformer.VisionTransformer` without a hook, a copy of its weights or a change to it.
 
-    Where the model pools with attention (CoCa), the map is the gradient with respect to the first query's row of the pooler,
-    and the score uses the model's own embedding, with its last norm.
+    Where the model pools with attention (CoCa), the map is the gradient of e . f with respect to the first query's row of the
+    pooler, with f the pooled row times the projection: as the published package has it, without the last norm and without
+    dividing by |f|. (With both, f is the embedding that the token starts from, and the gradient of their cosine is zero.)
     """
 
     prefix = 1
@@ -88,9 +89,10 @@ class OpenClipViT(Tower):
         q, k, v = linear(query, weight_q, bias_q), linear(context, weight_k, bias_k), linear(context, weight_v, bias_v)
         q, k, v = (t.unflatten(-1, (heads, -1)).transpose(0, 1) for t in (q, k, v))
         mixed = scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1)
-        pieces, normal = linearise_all([attention.out_proj, visual.ln_post], mixed)
+        pieces, _ = linearise_all([attention.out_proj], mixed)
         projection = exact(visual.proj)
-        return PoolerMap(v.transpose(0, 1), [*pieces, Linear(projection.T)], (normal @ projection)[0], self.prefix)
+        identity = torch.eye(self.width_out).to(projection)
+        return PoolerMap(v.transpose(0, 1), [*pieces, Linear(projection.T)], identity, self.prefix)
 
 
 def attend(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from ..decomposition import ChainMap, Head, LayerMap, PoolerMap
+from ..decomposition import ChainMap, Head, LayerMap, PoolerMap, cosine_slope
 from ..errors import ModelError
 from ..pieces import Piece, Residual, Slope
 from .base import Tower
@@ -20,9 +20,10 @@ NONE = nn.Identity()
 class TimmViT(Tower):
     """Reads the `TimmModel` of an open_clip model without a hook, a copy of its weights or a change to it.
 
-    Where the model pools with attention (SigLIP), the map is the gradient with respect to the one row of the pooler, and the
-    score uses the model's own embedding, with its last norm. The published package leaves that norm out and zeroes what an
-    empty prompt highlights; this does neither.
+    Where the model pools with attention (SigLIP), the map is the gradient of cos(e, f) with respect to the one row of the
+    pooler, with f what the pooler makes of the tokens before the last norm, as the published package has it. (With the norm, f
+    is the embedding that the token starts from, and the gradient of their cosine is zero.) That package also zeroes what an
+    empty prompt highlights; this does not, since it needs a text encoder.
     """
 
     @staticmethod
@@ -97,27 +98,25 @@ class TimmViT(Tower):
         """From the mean token on; the norm is before or after the model's own pooling, which is one norm either way."""
         trunk = self.trunk
         norm = trunk.norm if isinstance(trunk.norm, nn.LayerNorm) else trunk.fc_norm
-        projection, bias = torch.eye(trunk.embed_dim).to(exact(self.projection)), None
-        for layer in (trunk.head, *self.visual.head):
-            if isinstance(layer, nn.Linear):
-                projection = projection @ exact(layer.weight).T
-                moved = linear(torch.moveds_like(projection[0]) if bias is None else bias, exact(layer.weight))
-                bias = moved if layer.bias is None else moved + exact(layer.bias)
-        return Head(read_norm(norm), projection, bias)
+        corners = torch.eye(trunk.embed_dim + 1, trunk.embed_dim).roll(1, 0).to(exact(self.projection))  # zero, then the axes
+        _, moved = linearise_all([trunk.head, self.visual.head], corners)
+        return Head(read_norm(norm), moved[1:] - moved[0], moved[0])
 
     def read_pooler(self, tokens: Tensor) -> PoolerMap:
         """The map of the tokens [N, d] as the pooler's one query sees them."""
         trunk, pooler = self.trunk, self.trunk.attn_pool
-        _, context = linearise(trunk.norm, tokens)
+        patches = len(tokens) - self.prefix
+        if isinstance(trunk, VisionTransformer) and not trunk.pool_include_prefix:
+            tokens = tokens[self.prefix :]
         _, query = linearise(pooler.q, exact(pooler.latent[0]))
-        k, v = linearise(pooler.kv, context)[1].chunk(2, -1)
+        k, v = linearise(pooler.kv, tokens)[1].chunk(2, -1)
         q, k, v = (t.unflatten(-1, (pooler.num_heads, -1)) for t in (query, k, v))
         q, k = (linearise(norm, t)[1].transpose(0, 1) for norm, t in ((pooler.q_norm, q), (pooler.k_norm, k)))
         mixed = scaled_dot_product_attention(q, k, v.transpose(0, 1)).transpose(0, 1).flatten(1)
         pieces, out = linearise(pooler.proj, mixed)
         inside, more = linearise_all([pooler.norm, pooler.mlp], out)
         last, feature = linearise_all([trunk.fc_norm, trunk.head, self.visual.head], out + more)
-        return PoolerMap(v, [*pieces, Residual(inside), *last], feature[0], self.prefix)
+        return PoolerMap(v, [*pieces, Residual(inside), *last], cosine_slope(feature[0]), len(tokens) - patches)
 
 
 def query_key_value(attention: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:

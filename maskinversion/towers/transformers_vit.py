@@ -156,6 +156,7 @@ class NativeClipVision(TransformersViT):
         projection = model.model.visual_projection
         self.read(vision, projection if isinstance(projection, nn.Module) else None, None)
         self.mean, self.std = tuple(model.image_mean), tuple(model.image_std)
+        self.keeps_states = model.return_all_hidden_states
 
     @staticmethod
     def reads(model: object) -> bool:

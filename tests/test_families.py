@@ -1,0 +1,115 @@
+"""Every family of open_clip's image sides against autograd through the unmodified model's own modules, on random weights."""
+
+import ground_truth
+import open_clip
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from open_clip.timm_model import TimmModel
+from test_inversion import picture
+
+import maskinversion as mi
+from maskinversion.towers import tower_of
+
+
+def randomised(model: torch.nn.Module) -> torch.nn.Module:
+    """In float64, with every weight away from its initial value."""
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model.double().eval().requires_grad_(False)
+
+
+def open_clip_model(**vision) -> open_clip.CLIP:
+    config = dict(image_size=48, patch_size=8, width=64, layers=3, head_width=32) | vision
+    return randomised(open_clip.CLIP(40, config, dict(context_length=8, width=32, heads=2, layers=1)))
+
+
+def timm_model(name: str, pool: str, proj: str | None, **trunk) -> TimmModel:
+    model = TimmModel("test_vit", 32, pool="token" if pool == "map" and proj is None else pool, proj=proj)
+    classes = 0 if proj else 32
+    model.trunk = timm.create_model(name, num_classes=classes, global_pool=pool, **trunk)
+    if proj == "linear":
+        model.head = torch.nn.Sequential(torch.nn.Linear(model.trunk.num_features, 32, bias=False))
+    return randomised(model)
+
+
+SMALL_EVA = dict(img_size=48, patch_size=8, embed_dim=64, depth=3, num_heads=2)
+MODELS = {
+    "CoCa": lambda: open_clip_model(attentional_pool=True, attn_pooler_queries=4, attn_pooler_heads=4),
+    "norms and scales in the blocks": lambda: open_clip_model(
+        block_type="custom", qk_norm=True, scale_heads=True, scale_attn_inner=True, scale_attn=True, scale_fc=True
+    ),
+    "SigLIP": lambda: timm_model("test_vit", "map", "none", img_size=48, patch_size=8, num_heads=8, class_token=False),
+    "SigLIP with tanh GELU": lambda: timm_model("test_vit", "map", "none", img_size=48, patch_size=8, num_heads=8, act_layer="gelu_tanh"),
+    "PE-Core": lambda: timm_model("vit_pe_core_tiny_patch16_384", "map", None, img_size=64, depth=2),
+    "EVA-02 base": lambda: timm_model("eva02_base_patch16_clip_224", "token", None, **SMALL_EVA),
+    "EVA-02 enormous": lambda: timm_model("eva02_enormous_patch14_clip_224", "token", None, **SMALL_EVA),
+    "EVA-01": lambda: timm_model("eva_giant_patch14_224", "token", None, **SMALL_EVA),
+    "EVA with LayerScale, mean": lambda: timm_model("eva02_tiny_patch14_224", "avg", "linear", init_values=0.3, **SMALL_EVA),
+    "timm ViT, mean": lambda: timm_model("test_vit", "avg", "linear", img_size=48, patch_size=8),
+    "timm ViT, class token": lambda: timm_model("test_vit", "token", None, img_size=48, patch_size=8, init_values=0.2),
+}
+
+
+def timm_blocks(visual, pixels, grid):
+    """Tokens entering each block, and how to run one; sizes other than the native one are timm's own to handle."""
+    trunk = visual.trunk
+    x = trunk.patch_embed(pixels)
+    x = trunk._pos_embed(x)
+    x, rope = x if isinstance(x, tuple) else (x, None)
+    x = trunk.norm_pre(x)
+    return x, trunk.blocks, (lambda block, t: block(t) if rope is None else block(t, rope=rope))
+
+
+def layers_of(visual, pixels, layers, grid):
+    """The embedding [D]; and what gives the (feature, attention) of each of the last layers, anew at every call."""
+    if hasattr(visual, "trunk"):
+        x, blocks, run = timm_blocks(visual, pixels, grid)
+    else:
+        x, blocks, run = visual._embeds(pixels), visual.transformer.resblocks, lambda block, t: block(t)
+    entering = []
+    for block in blocks:
+        entering.append(x)
+        x = run(block, x)
+
+    def feature(z):
+        if not hasattr(visual, "trunk"):
+            if visual.attn_pool is not None:
+                return visual.attn_pool(z)[0, 0] @ visual.proj
+            return visual.ln_post(z.mean(1))[0] @ visual.proj
+        trunk = visual.trunk
+        if trunk.attn_pool is not None:
+            return visual.head(trunk.forward_head(z))[0]
+        return visual.head(trunk.head(trunk.fc_norm(trunk.norm(z.mean(1)))))[0]
+
+    def found():
+        for block, tokens in list(zip(blocks, entering))[-layers:]:
+            with ground_truth.attention_nodes() as nodes:
+                made = feature(run(block, tokens.detach().requires_grad_()))
+            yield made, nodes[-1]
+
+    return visual(pixels)[0], found
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("name", MODELS)
+def test_equals_autograd(name, layers):
+    model = MODELS[name]()
+    visual = getattr(model, "visual", model)
+    clip = mi.load_clip(model)
+    size = clip.tower.image_size[0]
+    image, masks = picture(size, 2)
+    inverter = mi.MaskInverter(clip, lr=0.1, layers=layers)
+    tokens = inverter.invert(inverter.encode(image), masks)
+    mean, std = (torch.tensor(v)[:, None, None] for v in (clip.tower.mean, clip.tower.std))
+    pixels = ((image.permute(2, 0, 1) - mean) / std)[None].double()
+    grid = [size // clip.tower.patch_size[0]] * 2
+    embedding, found = layers_of(visual, pixels, layers, grid)
+    heat_of = ground_truth.heat_of_nodes(found, grid, cosine=name != "CoCa")
+    expected, maps, losses = ground_truth.optimise(embedding, heat_of, masks.double(), 10, 0.1, 0.0)
+    assert torch.allclose(tokens.global_embedding, embedding, rtol=1e-9, atol=1e-12)
+    assert 1 - F.cosine_similarity(tokens.embeddings, expected).min() < 1e-9
+    assert (tokens.maps - maps).abs().max() < 1e-9
+    assert (tokens.losses - losses).abs().max() < 1e-9
