@@ -1,4 +1,4 @@
-"""How an image's own pixels become the square that the model sees, and the way back. Image and mask always go together."""
+"""How an image's own pixels become the canvas that the model sees, and the way back. Image and mask always go together."""
 
 from dataclasses import asdict, dataclass
 
@@ -8,7 +8,9 @@ from torch import Tensor
 
 from .errors import InputError
 
-FITS = ("stretch", "pad", "crop")
+FITS = ("stretch", "pad", "crop", "aspect")
+
+WHOLE = ("stretch", "aspect")  # the whole image covers the whole canvas
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,8 @@ class Geometry:
     """The map between an image of `image_size` (height, width) and the model's `model_size` (height, width), in pixels.
 
     fit: `stretch` squashes to the model's size (as the published reference), `pad` keeps the aspect and fills the rest,
-    `crop` keeps the aspect and cuts what sticks out around the middle.
+    `crop` keeps the aspect and cuts what sticks out around the middle, `aspect` fills a canvas that has the image's own aspect
+    (see `canvas_size`).
     """
 
     image_size: tuple[int, int]
@@ -30,7 +33,7 @@ class Geometry:
     @property
     def scaled_size(self) -> tuple[int, int]:
         """Height and width of the whole image at the model's scale."""
-        if self.fit == "stretch":
+        if self.fit in WHOLE:
             return self.model_size
         ratios = [model / image for model, image in zip(self.model_size, self.image_size, strict=True)]
         ratio = min(ratios) if self.fit == "pad" else max(ratios)
@@ -43,10 +46,10 @@ class Geometry:
 
     def to_model(self, pixels: Tensor, mode: str, fill: float | Tensor = 0.0) -> Tensor:
         """[B, C, h, w] of any size, seen as covering the image, to [B, C, H, W]. `fill` [C, 1, 1] is for `pad`."""
-        if self.fit != "stretch" and pixels.shape[-2:] != self.image_size:
+        if self.fit not in WHOLE and pixels.shape[-2:] != self.image_size:
             pixels = resize(pixels, self.image_size, mode)
         pixels = resize(pixels, self.scaled_size, mode)
-        if self.fit == "stretch":
+        if self.fit in WHOLE:
             return pixels
         (top, left), (height, width) = self.margins, self.model_size
         if self.fit == "crop":
@@ -69,6 +72,14 @@ class Geometry:
     @classmethod
     def from_dict(cls, data: dict) -> "Geometry":
         return cls(tuple(data["image_size"]), tuple(data["model_size"]), data["fit"])
+
+
+def canvas_size(image: tuple[int, int], square: tuple[int, int], patch: tuple[int, int], fit: str) -> tuple[int, int]:
+    """Height and width of the canvas for an image: `square`, or with `aspect` about as many whole patches in its own shape."""
+    if fit != "aspect":
+        return square
+    stretch = ((square[0] * square[1]) / (image[0] * image[1])) ** 0.5
+    return tuple(max(2, round(side * stretch / step)) * step for side, step in zip(image, patch, strict=True))
 
 
 def resize(pixels: Tensor, size: tuple[int, int], mode: str) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from .clip import Clip
 from .decomposition import LayerMap
 from .errors import InputError, MemoryLimitError
-from .geometry import FITS, Geometry, as_masks, as_pixels
+from .geometry import FITS, Geometry, as_masks, as_pixels, canvas_size
 from .objective import DiceObjective
 from .tokens import LocalizedTokens, overlap
 
@@ -49,7 +49,7 @@ class MaskInverter:
     alpha: pulls the token towards the global embedding; 0 is the region only, 5 keeps context (paper, section 4).
     layers: how many of the last blocks the map sums over (reference: 1).
     image_size: side of the square that the model sees, in pixels; None is the model's own. A multiple of its patch size.
-    fit: `stretch`, `pad` or `crop`, see `Geometry`.
+    fit: `stretch`, `pad`, `crop` or `aspect`, see `Geometry`.
 
     Raises InputError for a value that cannot be used.
     """
@@ -97,8 +97,9 @@ class MaskInverter:
         """
         pixels = as_pixels(image)
         tower = self.clip.tower
-        geometry = Geometry(tuple(pixels.shape[-2:]), self.image_size, self.fit)
-        with memory_advice(f"an image of {pixels.shape[3]} x {pixels.shape[2]} px seen at {self.image_size[0]} px"):
+        size = tuple(pixels.shape[-2:])
+        geometry = Geometry(size, canvas_size(size, self.image_size, tower.patch_size, self.fit), self.fit)
+        with memory_advice(f"an image of {size[1]} x {size[0]} px seen at {geometry.model_size[0]} px"):
             mean, std = (torch.tensor(v)[:, None, None] for v in (tower.mean, tower.std))
             canvas = (geometry.to_model(pixels, tower.interpolation, fill=mean) - mean) / std
             layers = tower.encode(canvas.to(tower.device), self.layers)

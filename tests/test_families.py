@@ -10,7 +10,6 @@ from open_clip.timm_model import TimmModel
 from test_inversion import picture
 
 import maskinversion as mi
-from maskinversion.towers import tower_of
 
 
 def randomised(model: torch.nn.Module) -> torch.nn.Module:
@@ -42,7 +41,9 @@ MODELS = {
         block_type="custom", qk_norm=True, scale_heads=True, scale_attn_inner=True, scale_attn=True, scale_fc=True
     ),
     "SigLIP": lambda: timm_model("test_vit", "map", "none", img_size=48, patch_size=8, num_heads=8, class_token=False),
-    "SigLIP with tanh GELU": lambda: timm_model("test_vit", "map", "none", img_size=48, patch_size=8, num_heads=8, act_layer="gelu_tanh"),
+    "SigLIP, tanh GELU": lambda: timm_model(
+        "test_vit", "map", "none", img_size=48, patch_size=8, num_heads=8, act_layer="gelu_tanh"
+    ),
     "PE-Core": lambda: timm_model("vit_pe_core_tiny_patch16_384", "map", None, img_size=64, depth=2),
     "EVA-02 base": lambda: timm_model("eva02_base_patch16_clip_224", "token", None, **SMALL_EVA),
     "EVA-02 enormous": lambda: timm_model("eva02_enormous_patch14_clip_224", "token", None, **SMALL_EVA),

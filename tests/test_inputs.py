@@ -6,17 +6,17 @@ import torch
 from PIL import Image
 
 import maskinversion as mi
-from maskinversion.geometry import Geometry, as_masks, as_pixels
+from maskinversion.geometry import Geometry, as_masks, as_pixels, canvas_size
 
 
-@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop", "aspect"])
 @pytest.mark.parametrize("size", [(40, 100), (100, 40), (33, 33), (96, 96), (1, 50)])
 def test_a_point_keeps_its_place_there_and_back(fit, size):
-    geometry = Geometry(size, (96, 96), fit)
+    geometry = Geometry(size, canvas_size(size, (96, 96), (8, 8), fit), fit)
     mask = torch.zeros(1, 1, *size)
     mask[..., size[0] // 2 :, size[1] // 2 :] = 1
     seen = geometry.to_model(mask, "bilinear")
-    assert seen.shape[-2:] == (96, 96)
+    assert seen.shape[-2:] == geometry.model_size
     back = geometry.from_model(seen[0])
     assert back.shape == (1, *size)
     if fit != "crop" and min(size) > 1:
@@ -113,7 +113,7 @@ def test_a_mask_outside_of_the_crop_is_explained(bundled, scene):
         ({"alpha": -1.0}, "negative"),
         ({"layers": 9}, "has 6 blocks"),
         ({"image_size": 100}, "such as 96"),
-        ({"fit": "squeeze"}, "stretch, pad, crop"),
+        ({"fit": "squeeze"}, "stretch, pad, crop, aspect"),
     ],
     ids=lambda v: str(v),
 )

@@ -89,6 +89,35 @@ def test_equals_autograd_for_every_option_of_the_architecture(vision, size, laye
     assert off < 1e-9 and relative < 1e-9 and maps < 1e-9 and losses < 1e-9
 
 
+@pytest.mark.parametrize("shape", [(90, 200), (310, 100)])
+def test_equals_autograd_on_a_canvas_of_the_images_own_shape(shape):
+    clip = small_clip()
+    image = torch.rand(*shape, 3, generator=torch.Generator().manual_seed(3))
+    masks = torch.zeros(2, *shape)
+    masks[0, : shape[0] // 2], masks[1, :, shape[1] // 2 :] = 1, 1
+    inverter = mi.MaskInverter(clip, layers=2, fit="aspect")
+    encoded = inverter.encode(image)
+    tokens = inverter.invert(encoded, masks)
+    height, width = encoded.geometry.model_size
+    assert abs(height / width / (shape[0] / shape[1]) - 1) < 0.2 and abs(height * width / 48**2 - 1) < 0.2
+    mean, std = (torch.tensor(v)[:, None, None] for v in (clip.tower.mean, clip.tower.std))
+    pixels = (encoded.geometry.to_model(image.permute(2, 0, 1)[None], "bicubic") - mean) / std
+    seen = inverter.masks_for(encoded, masks)
+    expected, maps, _ = ground_truth.invert(clip.model.visual, pixels.double(), seen.double(), 10, 0.1, 0.0, 2)
+    assert torch.allclose(tokens.embeddings, expected, rtol=1e-9) and torch.allclose(tokens.maps, maps, atol=1e-9)
+    assert tokens.maps_for().shape == (2, *shape)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (33, 800), (8192, 8192)])
+@pytest.mark.parametrize("fit", ["stretch", "aspect"])
+def test_images_of_any_size(shape, fit):
+    inverter = mi.MaskInverter(small_clip(), iterations=1, fit=fit)
+    mask = torch.zeros(shape)
+    mask[shape[0] // 2 :] = 1
+    tokens = inverter.invert(inverter.encode(torch.zeros(*shape, 3, dtype=torch.uint8)), mask)
+    assert tokens.maps_for().shape == (1, *shape) and tokens.embeddings.isfinite().all()
+
+
 def test_gradient_equals_finite_differences():
     clip = small_clip()
     image, masks = picture(48, 3)

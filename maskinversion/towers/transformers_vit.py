@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from ..decomposition import Block, BlockMap, Head, LayerMap, Norm, PoolerMap
+from ..decomposition import Block, BlockMap, Head, LayerMap, Norm, PoolerMap, cosine_slope
 from ..errors import ModelError
 from ..pieces import Residual
 from .base import Tower
@@ -24,9 +24,9 @@ class TransformersViT(Tower):
     """Reads transformers' CLIP, MetaCLIP 2, SigLIP and SigLIP 2 without a hook, a copy of their weights or a change to them.
 
     model: a `CLIPVisionModelWithProjection`, `SiglipVisionModel` or the like, or the whole model, of which the image side is
-    read. SigLIP pools with attention: its map is the gradient with respect to the one row of the pooler, which sees the tokens
-    after the last norm, as in the model itself. Images of SigLIP so400m 384 are seen at 378 px, which is what its 27 patches of
-    14 px cover.
+    read. SigLIP pools with attention: its map is the gradient of cos(e, f) with respect to the one row of the pooler, with f what
+    the pooler makes of the tokens before the last norm, see `TimmViT`. Images of SigLIP so400m 384 are seen at 378 px, which is
+    what its 27 patches of 14 px cover.
 
     Raises ModelError for a model without an image-text space.
     """
@@ -45,7 +45,7 @@ class TransformersViT(Tower):
         return any(kind.__module__.startswith("transformers.models.") for kind in type(model).__mro__)
 
     def read(self, vision: nn.Module, projection: nn.Module | None, pooler: nn.Module | None) -> None:
-        """Take the parts; without a projection and a pooler the embedding is the mean token after the last norm."""
+        """Take the parts; without a projection and a pooler the embedding is the mean of the tokens after the last norm."""
         self.vision, self.visual_projection, self.pooler = vision, projection, pooler
         embeddings = vision.embeddings
         patches = embeddings.patch_embedding
@@ -115,22 +115,21 @@ class TransformersViT(Tower):
         if self.pooler is not None:
             return self.pooler(norm(tokens))
         if self.visual_projection is None:
-            return norm(tokens.mean(1))
+            return norm(tokens).mean(1)
         return self.visual_projection(norm(tokens[:, 0]))
 
     def read_pooler(self, tokens: Tensor) -> PoolerMap:
         """The map of the tokens [N, d], at least float32, that leave a block, as the pooler sees them."""
         pooler, attention = self.pooler, self.pooler.attention
-        _, context = linearise(self.vision.post_layernorm, tokens)
         weights, biases = (exact(part).chunk(3) for part in (attention.in_proj_weight, attention.in_proj_bias))
         q, k, v = (
             linear(x, weight, bias).unflatten(-1, (attention.num_heads, -1)).transpose(0, 1)
-            for x, weight, bias in zip((exact(pooler.probe[0]), context, context), weights, biases, strict=True)
+            for x, weight, bias in zip((exact(pooler.probe[0]), tokens, tokens), weights, biases, strict=True)
         )
         mixed = scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1)
         pieces, out = linearise(attention.out_proj, mixed)
         inside, more = linearise_all([pooler.layernorm, pooler.mlp.fc1, pooler.mlp.activation_fn, pooler.mlp.fc2], out)
-        return PoolerMap(v.transpose(0, 1), [*pieces, Residual(inside)], (out + more)[0], self.prefix)
+        return PoolerMap(v.transpose(0, 1), [*pieces, Residual(inside)], cosine_slope((out + more)[0]), self.prefix)
 
 
 class NativeClipVision(TransformersViT):
@@ -139,9 +138,10 @@ class NativeClipVision(TransformersViT):
     Its parts cast their own weights to their input, so everything is computed in float32 on the model's `load_device`. Who
     calls has asked ComfyUI to load the model.
 
-    ComfyUI leaves SigLIP's pooler out, and with it the way into the image-text space: the embedding of a SigLIP is the mean
-    token after the last norm, f = LN(mean), as wide as the model. For SigLIP's text space load it with open_clip. SigLIP 2
-    naflex is seen as the square that its table of positions was made for.
+    ComfyUI leaves SigLIP's pooler out, and with it the way into the image-text space: the embedding of a SigLIP is the mean of
+    its image_embeds, as wide as the model, and the map is the gradient of cos(e, f) with f = LN(mean token). For SigLIP's text
+    space load it with open_clip. SigLIP 2 naflex is seen as the square that its table of positions was made for, unless it is
+    given another size.
 
     Raises ModelError for DINO.
     """
