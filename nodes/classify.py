@@ -46,7 +46,10 @@ class ClassifyRegion(io.ComfyNode):
         ready = clip.ready()
         for t in tokens:
             if t.fingerprint != ready.fingerprint:
-                raise InputError(f"the tokens were made with {t.model}, not with {ready.name}: connect the CLIP that made them")
+                raise InputError(
+                    f"the tokens were made with {t.model}, not with {ready.name}: connect the CLIP that made them. A CLIP_VISION "
+                    f"cannot read text: load its weights with Load CLIP for MaskInversion instead"
+                )
         lines = phrases.splitlines()
         if not phrases.strip() and ready.name == "bundled":
             lines = bundled_classes()

@@ -32,7 +32,11 @@ class MaskInversion(io.ComfyNode):
             inputs=[
                 io.Image.Input("image", tooltip="One picture, or a batch with a mask each."),
                 io.Mask.Input("mask", tooltip="White where the region is. Several masks give several tokens."),
-                ClipSocket.Input("clip", tooltip="From Load CLIP for MaskInversion."),
+                io.MultiType.Input(
+                    "clip",
+                    types=[ClipSocket, io.ClipVision],
+                    tooltip="From Load CLIP for MaskInversion, or ComfyUI's own Load CLIP Vision.",
+                ),
                 io.Int.Input(
                     "iterations",
                     default=DEFAULTS["iterations"],
@@ -79,6 +83,13 @@ class MaskInversion(io.ComfyNode):
                     advanced=True,
                     tooltip="How the picture becomes a square: squashed, with bars, or cut.",
                 ),
+                io.Boolean.Input(
+                    "region_hidden_states",
+                    default=False,
+                    advanced=True,
+                    tooltip="Also weight the hidden states in clip_vision_output by the map, for nodes that read those, such as "
+                    "Redux and Wan.",
+                ),
             ],
             outputs=[
                 TokensSocket.Output(display_name="tokens", tooltip="What Classify Region reads."),
@@ -92,16 +103,18 @@ class MaskInversion(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image, mask, clip: ManagedClip, iterations, lr, alpha, layers, image_size, fit) -> io.NodeOutput:
+    def execute(
+        cls, image, mask, clip, iterations, lr, alpha, layers, image_size, fit, region_hidden_states
+    ) -> io.NodeOutput:
         pairs = pair(image, mask)
-        inverter = MaskInverter(clip.ready(), iterations, lr, alpha, layers, image_size or None, fit)
+        inverter = MaskInverter(ManagedClip.of(clip).ready(), iterations, lr, alpha, layers, image_size or None, fit)
         progress = Progress(cls.hidden.unique_id, len(pairs))
         encoded, tokens = [], []
         for picture, masks in pairs:
             encoded.append(inverter.encode(picture))
             tokens.append(inverter.invert(encoded[-1], masks, progress.of(picture)))
         maps = torch.cat([t.maps_for().to(image.device) for t in tokens])
-        return io.NodeOutput(tokens, clip_vision_output(encoded, tokens), maps)
+        return io.NodeOutput(tokens, clip_vision_output(encoded, tokens, region_hidden_states), maps)
 
 
 class Progress:

@@ -101,7 +101,74 @@ class TestReport:
         return {"ui": {"text": [json.dumps(report)]}}
 
 
-NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in (TestImage, TestMask, TestPlainEncode, TestReport)}
+class TestOutput:
+    """Everything in a CLIP vision output; the image goes on, so that what follows follows."""
+
+    INPUT_TYPES = classmethod(lambda s: {"required": {"output": ("CLIP_VISION_OUTPUT",), "image": ("IMAGE",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = ("IMAGE",), "look", "test", True
+
+    def look(self, output, image):
+        values = {name: value for name, value in vars(output).items() if torch.is_tensor(value)}
+        report = {name: [*value.shape] for name, value in values.items()}
+        report["finite"] = all(bool(value.isfinite().all()) for value in values.values())
+        report["image_sizes"] = [[*size] for size in output.image_sizes]
+        report["digest"] = {name: digest(value) for name, value in values.items()}
+        return {"ui": {"text": [json.dumps(report)]}, "result": (image,)}
+
+
+class TestAfter:
+    INPUT_TYPES = classmethod(lambda s: {"required": {"image": ("IMAGE",), "after": ("MASK",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "look", "test"
+
+    def look(self, image, after):
+        return (image,)
+
+
+class TestRegion:
+    """How far hidden states of a region are from those of the picture times the map [M, H, W] over the grid of patches."""
+
+    INPUT_TYPES = classmethod(
+        lambda s: {"required": {"whole": ("CLIP_VISION_OUTPUT",), "region": ("CLIP_VISION_OUTPUT",), "maps": ("MASK",)}}
+    )
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "test", True
+
+    def look(self, whole, region, maps):
+        errors = []
+        for name in ("last_hidden_state", "penultimate_hidden_states", "all_hidden_states"):
+            if not hasattr(whole, name):
+                continue
+            a, b = getattr(whole, name), getattr(region, name)
+            side = int(a.shape[-2] ** 0.5)
+            prefix = a.shape[-2] - side * side
+            cells = torch.nn.functional.interpolate(maps[:, None], size=(side, side), mode="area").flatten(1)
+            rows = torch.cat([torch.ones(len(maps), prefix), cells], 1)
+            rows = rows.reshape(len(maps), *[1] * (a.ndim - 3), -1, 1)
+            errors.append(float((b - a * rows).abs().max() / a.abs().max()))
+        return {"ui": {"text": [json.dumps(errors)]}}
+
+
+class TestConditioning:
+    INPUT_TYPES = classmethod(lambda s: {"required": {}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("CONDITIONING",), "make", "test"
+
+    def make(self):
+        return ([[torch.zeros(1, 1, 8), {}]],)
+
+
+class TestConditioned:
+    """The shapes of the image embeddings that a diffusion model would be given."""
+
+    INPUT_TYPES = classmethod(lambda s: {"required": {"conditioning": ("CONDITIONING",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "test", True
+
+    def look(self, conditioning):
+        found = [given["clip_vision_output"].image_embeds for _, more in conditioning for given in more["unclip_conditioning"]]
+        return {"ui": {"text": [json.dumps([[*embeds.shape] for embeds in found])]}}
+
+
+KINDS = (TestImage, TestMask, TestPlainEncode, TestReport, TestOutput, TestAfter, TestRegion, TestConditioning)
+KINDS += (TestConditioned,)
+NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in KINDS}
 '''
 
 
