@@ -2,11 +2,14 @@
 
 import difflib
 import pickle
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 import open_clip
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from .clip import Clip
 from .errors import ModelError
@@ -43,7 +46,6 @@ def load_clip(
     quick_gelu = (open_clip.get_pretrained_cfg(architecture, weights) or {}).get("quick_gelu", False) if weights else False
     try:
         loaded = open_clip.create_model(architecture, pretrained=weights, force_quick_gelu=quick_gelu)
-        tokenizer = open_clip.get_tokenizer(architecture)
     except pickle.UnpicklingError as error:
         raise ModelError(f"{source} was refused: it is not plain weights and could run code. Use a safetensors file") from error
     except RuntimeError as error:
@@ -51,7 +53,28 @@ def load_clip(
     except (OSError, ValueError) as error:
         raise ModelError(f"{source} could not be loaded: {error}") from error
     loaded = loaded.eval().requires_grad_(False).to(device, dtype)
-    return Clip(name, tower_of(loaded), loaded, tokenizer)
+    return Clip(name, tower_of(loaded), loaded, LazyTokenizer(architecture))
+
+
+class LazyTokenizer:
+    """The tokenizer of an open_clip architecture, made when it is first needed: some are files to download (SigLIP)."""
+
+    def __init__(self, architecture: str):
+        self.architecture = architecture
+
+    @cached_property
+    def tokenizer(self) -> Callable[[list[str]], Tensor]:
+        try:
+            return open_clip.get_tokenizer(self.architecture)
+        except (OSError, ValueError, ImportError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise ModelError(
+                f"{self.architecture} reads text with a tokenizer that is not on this machine, and could not be fetched ({first}). "
+                f"Load it once with internet; regions can be inverted without it"
+            ) from error
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        return self.tokenizer(texts)
 
 
 def live_clip(model: object) -> Clip:

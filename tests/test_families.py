@@ -114,3 +114,49 @@ def test_equals_autograd(name, layers):
     assert 1 - F.cosine_similarity(tokens.embeddings, expected).min() < 1e-9
     assert (tokens.maps - maps).abs().max() < 1e-9
     assert (tokens.losses - losses).abs().max() < 1e-9
+
+
+def plain(clip: mi.Clip, pixels: torch.Tensor) -> torch.Tensor:
+    """The model's own forward pass."""
+    return clip.model.visual(pixels.to(clip.device, clip.tower.dtype))[0 if isinstance(clip.model, open_clip.CoCa) else slice(None)]
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32-quickgelu", "coca_ViT-B-32", "EVA02-B-16", "ViT-B-16-SigLIP2", "PE-Core-T-16-384"])
+def test_released_architectures(name):
+    """The embedding is the model's own; the model is left as it was; another size and half precision work."""
+    clip = mi.load_clip(name, device="cpu")
+    size = clip.tower.image_size[0]
+    image, masks = picture(size, 2)
+    mean, std = (torch.tensor(v)[:, None, None] for v in (clip.tower.mean, clip.tower.std))
+    pixels = ((image.permute(2, 0, 1) - mean) / std)[None]
+    before = fingerprint(clip.model)
+    own = plain(clip, pixels)
+    inverter = mi.MaskInverter(clip, iterations=2)
+    tokens = inverter.invert(inverter.encode(image), masks)
+    torch.testing.assert_close(tokens.global_embedding, own[0], rtol=1e-4, atol=1e-5)
+    patch = clip.tower.patch_size[0]
+    larger = mi.MaskInverter(clip, iterations=2, image_size=size // patch * 2 // 3 * 2 * patch)
+    assert larger.invert(larger.encode(image), masks).embeddings.isfinite().all()
+    assert fingerprint(clip.model) == before and torch.equal(plain(clip, pixels), own)
+    for dtype in (torch.bfloat16, torch.float16):
+        clip.model.to(dtype)
+        half = inverter.invert(inverter.encode(image), masks)
+        assert half.embeddings.dtype == half.maps.dtype == torch.float32
+        assert F.cosine_similarity(half.global_embedding, tokens.global_embedding, dim=0) > 0.99
+
+
+def fingerprint(model: torch.nn.Module) -> list:
+    """The bits of every weight, and every forward."""
+    weights = [hash(value.contiguous().numpy().tobytes()) for value in model.state_dict().values()]
+    return weights + [(name, module.forward.__func__, len(module._forward_hooks)) for name, module in model.named_modules()]
+
+
+def test_unsupported_image_sides_are_named():
+    with pytest.raises(mi.ModelError, match="ConvNeXt"):
+        mi.load_clip("convnext_tiny")
+    with pytest.raises(mi.ModelError, match="ResNet"):
+        mi.load_clip("RN50")
+    with pytest.raises(mi.ModelError, match="scaled cosine"):
+        mi.load_clip(open_clip_model(block_type="custom", scaled_cosine_attn=True))
+    with pytest.raises(mi.ModelError, match="two stages"):
+        mi.load_clip(open_clip_model(attentional_pool="cascade", attn_pooler_queries=4, attn_pooler_heads=4))

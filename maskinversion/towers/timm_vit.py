@@ -1,5 +1,7 @@
 """open_clip models with an image side from timm: SigLIP and SigLIP 2 (pooled with attention), EVA-02-CLIP, plain ViTs."""
 
+from copy import deepcopy
+
 import torch
 from timm.layers import Attention, AttentionPoolLatent, AttentionRope, PatchEmbed, apply_rot_embed_cat
 from timm.models.eva import Eva, EvaAttention, EvaBlock, EvaBlockPostNorm
@@ -63,7 +65,7 @@ class TimmViT(Tower):
     def through(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
         rope = None
         if getattr(self.trunk, "rope", None) is not None:
-            rope = self.trunk.rope.get_embed(shape=list(grid))
+            rope = self.rope_for(grid)
         after = block(tokens) if rope is None else block(tokens, rope=rope)
         if not wanted:
             return after, None
@@ -73,6 +75,14 @@ class TimmViT(Tower):
 
     def embed(self, tokens: Tensor) -> Tensor:
         return self.visual.head(self.trunk.forward_head(self.trunk.norm(tokens)))
+
+    def rope_for(self, grid: tuple[int, int]) -> Tensor:
+        """The rotary position embedding of a grid; for another than the native one, from a copy of its module."""
+        rope = self.trunk.rope
+        if grid != tuple(self.trunk.patch_embed.grid_size):
+            rope = deepcopy(rope)
+            rope.update_feat_shape(list(grid))
+        return rope.get_embed(shape=list(grid)).to(self.device)
 
     def read_block(self, block: nn.Module, tokens: Tensor, rope: Tensor | None) -> LayerMap:
         """The map of a block that takes `tokens` [N, d]."""
