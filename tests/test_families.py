@@ -1,5 +1,7 @@
 """Every family of open_clip's image sides against autograd through the unmodified model's own modules, on random weights."""
 
+import copy
+
 import ground_truth
 import open_clip
 import pytest
@@ -8,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.timm_model import TimmModel
 from test_inversion import picture
+from timm.layers import resample_abs_pos_embed
 
 import maskinversion as mi
 
@@ -37,7 +40,7 @@ def timm_model(name: str, pool: str, proj: str | None, **trunk) -> TimmModel:
 SMALL_EVA = dict(img_size=48, patch_size=8, embed_dim=64, depth=3, num_heads=2)
 MODELS = {
     "CoCa": lambda: open_clip_model(attentional_pool=True, attn_pooler_queries=4, attn_pooler_heads=4),
-    "norms and scales in the blocks": lambda: open_clip_model(
+    "ViT with norms and scales inside its blocks": lambda: open_clip_model(
         block_type="custom", qk_norm=True, scale_heads=True, scale_attn_inner=True, scale_attn=True, scale_fc=True
     ),
     "SigLIP": lambda: timm_model("test_vit", "map", "none", img_size=48, patch_size=8, num_heads=8, class_token=False),
@@ -54,8 +57,20 @@ MODELS = {
 }
 
 
-def timm_blocks(visual, pixels, grid):
-    """Tokens entering each block, and how to run one; sizes other than the native one are timm's own to handle."""
+def resized(visual: torch.nn.Module, size: int) -> torch.nn.Module:
+    """A copy of the image side made for another size: by timm itself, and by open_clip's positions resampled."""
+    visual = copy.deepcopy(visual)
+    if hasattr(visual, "trunk"):
+        visual.trunk.set_input_size(img_size=(size, size))
+    elif size != visual.image_size[0]:
+        grid = [size // visual.patch_size[0]] * 2
+        table = resample_abs_pos_embed(visual.positional_embedding[None], grid, num_prefix_tokens=1, interpolation="bicubic")
+        visual.positional_embedding = torch.nn.Parameter(table[0], requires_grad=False)
+    return visual
+
+
+def timm_blocks(visual, pixels):
+    """The tokens that enter the first block, the blocks, and how to run one."""
     trunk = visual.trunk
     x = trunk.patch_embed(pixels)
     x = trunk._pos_embed(x)
@@ -64,10 +79,10 @@ def timm_blocks(visual, pixels, grid):
     return x, trunk.blocks, (lambda block, t: block(t) if rope is None else block(t, rope=rope))
 
 
-def layers_of(visual, pixels, layers, grid):
+def layers_of(visual, pixels, layers):
     """The embedding [D]; and what gives the (feature, attention) of each of the last layers, anew at every call."""
     if hasattr(visual, "trunk"):
-        x, blocks, run = timm_blocks(visual, pixels, grid)
+        x, blocks, run = timm_blocks(visual, pixels)
     else:
         x, blocks, run = visual._embeds(pixels), visual.transformer.resblocks, lambda block, t: block(t)
     entering = []
@@ -94,21 +109,20 @@ def layers_of(visual, pixels, layers, grid):
     return visual(pixels)[0], found
 
 
-@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize(("layers", "larger"), [(1, False), (2, True)])
 @pytest.mark.parametrize("name", MODELS)
-def test_equals_autograd(name, layers):
+def test_equals_autograd(name, layers, larger):
     model = MODELS[name]()
-    visual = getattr(model, "visual", model)
     clip = mi.load_clip(model)
-    size = clip.tower.image_size[0]
+    size, patch = clip.tower.image_size[0], clip.tower.patch_size[0]
+    size += 2 * patch if larger else 0
     image, masks = picture(size, 2)
-    inverter = mi.MaskInverter(clip, lr=0.1, layers=layers)
+    inverter = mi.MaskInverter(clip, lr=0.1, layers=layers, image_size=size)
     tokens = inverter.invert(inverter.encode(image), masks)
     mean, std = (torch.tensor(v)[:, None, None] for v in (clip.tower.mean, clip.tower.std))
     pixels = ((image.permute(2, 0, 1) - mean) / std)[None].double()
-    grid = [size // clip.tower.patch_size[0]] * 2
-    embedding, found = layers_of(visual, pixels, layers, grid)
-    heat_of = ground_truth.heat_of_nodes(found, grid, cosine=name != "CoCa")
+    embedding, found = layers_of(resized(getattr(model, "visual", model), size), pixels, layers)
+    heat_of = ground_truth.heat_of_nodes(found, [size // patch] * 2, cosine=name != "CoCa")
     expected, maps, losses = ground_truth.optimise(embedding, heat_of, masks.double(), 10, 0.1, 0.0)
     assert torch.allclose(tokens.global_embedding, embedding, rtol=1e-9, atol=1e-12)
     assert 1 - F.cosine_similarity(tokens.embeddings, expected).min() < 1e-9

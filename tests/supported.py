@@ -1,0 +1,24 @@
+"""The README's table of supported models, from what the tests run.
+
+    python tests/supported.py        # prints it
+"""
+
+import test_families
+import test_native_clip_vision
+import test_transformers
+
+
+def table() -> str:
+    files = ", ".join(test_native_clip_vision.ARCHITECTURES)
+    rows = [
+        ("ComfyUI `CLIP_VISION`", "Load CLIP Vision (its own node)", files),
+        ("open_clip: ViT", "name and tag, folder, file", "OpenAI, LAION, DataComp, DFN, MetaCLIP; class token or mean; LayerScale"),
+        ("open_clip: other image sides", "name and tag, folder, file", "; ".join(test_families.MODELS)),
+        ("transformers", "a live module, in Python", ", ".join(f"`{kind}`" for kind in test_transformers.KINDS)),
+    ]
+    head = "| family | how it comes | tested against autograd |\n|---|---|---|\n"
+    return head + "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+if __name__ == "__main__":
+    print(table(), end="")
