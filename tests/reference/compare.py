@@ -1,6 +1,9 @@
-"""Compare with the published package maskinversion-torch 1.1 on ViT-B/16 with random weights.
+"""Compare with the published package maskinversion-torch 1.1 on random weights.
 
-    python tests/reference/compare.py            # about a minute; installs the package into .venv/reference the first time
+    python tests/reference/compare.py                            # ViT-B/16, about a minute
+    python tests/reference/compare.py ViT-B-32 ViT-B-16 ViT-L-14 # some minutes
+
+It installs the package into .venv/reference the first time.
 
 The package needs open_clip 2.23 and changes the models it wraps, so it runs in a process of its own, with its own open_clip
 and this environment's torch. Prints the largest differences; exits with 1 when maps differ by 1e-3 or a token's cosine is
@@ -27,7 +30,7 @@ SIZE, STEPS, RATE = 224, 10, 0.1
 CASES = ((0.0, 1), (5.0, 1), (0.0, 3))  # alpha, layers
 
 
-def reference(path: Path) -> None:
+def reference(name: str, path: Path) -> None:
     """In the process of its own: the published package on the inputs in `path`."""
     import open_clip
 
@@ -36,7 +39,7 @@ def reference(path: Path) -> None:
     data = load_file(path / "inputs.safetensors")
     found = {}
     for index, (alpha, layers) in enumerate(CASES):
-        model = open_clip.create_model("ViT-B-16")
+        model = open_clip.create_model(name)
         model.load_state_dict(load_file(path / "weights.safetensors"))
         wrapped = MaskInversion(model.eval(), layer_index=-layers, alpha=alpha, lr=RATE, iterations=STEPS)
         tokens, maps = wrapped.compute_maskinversion(data["pixels"], data["masks"], return_expl_map=True)
@@ -44,14 +47,15 @@ def reference(path: Path) -> None:
     save_file(found, path / "outputs.safetensors")
 
 
-def compare() -> bool:
+def compare(name: str) -> bool:
+    """Print the differences of one model; whether they are small enough."""
     sys.path.insert(0, str(ROOT))
     import maskinversion as mi
 
     if not (FOLDER / "legrad").is_dir():
         subprocess.check_call([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(FOLDER), *PACKAGES])
     torch.manual_seed(0)
-    clip = mi.load_clip("ViT-B-16", device="cpu")
+    clip = mi.load_clip(name, device="cpu")
     image, masks = torch.rand(SIZE, SIZE, 3), torch.zeros(3, SIZE, SIZE)
     masks[0, 20:100, 30:150] = 1
     masks[1, 80:, 80:] = 1
@@ -64,20 +68,21 @@ def compare() -> bool:
         pixels = ((image.permute(2, 0, 1) - mean) / std)[None].contiguous()
         save_file({"pixels": pixels, "masks": masks}, path / "inputs.safetensors")
         environment = os.environ | {"PYTHONPATH": str(FOLDER), "MPLBACKEND": "Agg"}
-        subprocess.check_call([sys.executable, __file__, str(path)], env=environment, stdout=subprocess.DEVNULL)
+        subprocess.check_call([sys.executable, __file__, name, str(path)], env=environment, stdout=subprocess.DEVNULL)
         expected = load_file(path / "outputs.safetensors")
     for index, (alpha, layers) in enumerate(CASES):
         inverter = mi.MaskInverter(clip, iterations=STEPS, lr=RATE, alpha=alpha, layers=layers)
         tokens = inverter.invert(inverter.encode(image), masks)
         cosine = F.cosine_similarity(tokens.embeddings, expected[f"tokens{index}"]).min().item()
         difference = (tokens.maps - expected[f"maps{index}"]).abs().max().item()
-        print(f"alpha {alpha}, layers {layers}: smallest token cosine {cosine:.7f}, largest map difference {difference:.1e}")
+        case = f"{name}, alpha {alpha}, layers {layers}"
+        print(f"{case}: smallest token cosine {cosine:.7f}, largest map difference {difference:.1e}")
         good = good and cosine > 0.9999 and difference < 1e-3
     return good
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        reference(Path(sys.argv[1]))
+    if len(sys.argv) == 3 and Path(sys.argv[2]).is_dir():
+        reference(sys.argv[1], Path(sys.argv[2]))
     else:
-        sys.exit(0 if compare() else 1)
+        sys.exit(0 if all([compare(name) for name in sys.argv[1:] or ["ViT-B-16"]]) else 1)
