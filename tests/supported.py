@@ -3,9 +3,12 @@
     python tests/supported.py        # prints it
 """
 
+import open_clip
 import test_families
 import test_native_clip_vision
 import test_transformers
+
+from maskinversion.loading import readable_architectures
 
 
 def table() -> str:
@@ -16,8 +19,9 @@ def table() -> str:
         ("open_clip: other image sides", "name and tag, folder, file", "; ".join(test_families.MODELS)),
         ("transformers", "a live module, in Python", ", ".join(f"`{kind}`" for kind in test_transformers.KINDS)),
     ]
+    names = f"{len(readable_architectures())} of open_clip's {len(open_clip.list_models())} architectures can be loaded by name.\n"
     head = "| family | how it comes | tested against autograd |\n|---|---|---|\n"
-    return head + "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+    return head + "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n\n" + names
 
 
 if __name__ == "__main__":

@@ -8,11 +8,14 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from open_clip.model import _build_vision_tower
 from open_clip.timm_model import TimmModel
 from test_inversion import picture
 from timm.layers import resample_abs_pos_embed
 
 import maskinversion as mi
+from maskinversion.loading import readable_architectures
+from maskinversion.towers import tower_of
 
 
 def randomised(model: torch.nn.Module) -> torch.nn.Module:
@@ -163,6 +166,19 @@ def fingerprint(model: torch.nn.Module) -> list:
     """The bits of every weight, and every forward."""
     weights = [hash(value.contiguous().numpy().tobytes()) for value in model.state_dict().values()]
     return weights + [(name, module.forward.__func__, len(module._forward_hooks)) for name, module in model.named_modules()]
+
+
+def test_readable_architectures_are_those_that_a_tower_reads():
+    def reads(name):
+        config = open_clip.get_model_config(name)
+        with torch.device("meta"):
+            visual = _build_vision_tower(config["embed_dim"], config["vision_cfg"], config.get("quick_gelu", False))
+        try:
+            return tower_of(visual)
+        except mi.ModelError:
+            return None
+
+    assert readable_architectures() == [name for name in open_clip.list_models() if reads(name)]
 
 
 def test_unsupported_image_sides_are_named():
