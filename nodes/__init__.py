@@ -6,9 +6,14 @@ from .classify import ClassifyRegion
 from .example import ExampleScene
 from .invert import MaskInversion
 from .load_clip import LoadClip
+from .operations import BlendTokens, PickTokens, PullTokens, StackTokens, SubtractTokens, VaryTokens
 from .overlay import MapOverlay
+from .token_files import LoadTokens, SaveTokens
 
 
 class MaskInversionExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [LoadClip, MaskInversion, MapOverlay, ClassifyRegion, ExampleScene]
+        return [
+            *(LoadClip, MaskInversion, MapOverlay, ClassifyRegion, ExampleScene),
+            *(BlendTokens, PullTokens, SubtractTokens, VaryTokens, StackTokens, PickTokens, SaveTokens, LoadTokens),
+        ]

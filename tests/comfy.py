@@ -166,8 +166,30 @@ class TestConditioned:
         return {"ui": {"text": [json.dumps([[*embeds.shape] for embeds in found])]}}
 
 
+class TestTokens:
+    """Tokens beside the CLIP vision output that came with them."""
+
+    INPUT_TYPES = classmethod(
+        lambda s: {"required": {"tokens": ("MASKINVERSION_TOKENS",), "output": ("CLIP_VISION_OUTPUT",)}}
+    )
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "test", True
+
+    def look(self, tokens, output):
+        embeddings = torch.cat([t.embeddings for t in tokens])
+        same = torch.equal(embeddings.cpu(), output.image_embeds.cpu())
+        return {"ui": {"text": [json.dumps({"count": len(embeddings), "same": same, "digest": digest(embeddings)})]}}
+
+
+class TestOutputState:
+    INPUT_TYPES = classmethod(lambda s: {"required": {"output": ("CLIP_VISION_OUTPUT",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "test", True
+
+    def look(self, output):
+        return {"ui": {"text": [str(output.last_hidden_state.shape)]}}
+
+
 KINDS = (TestImage, TestMask, TestPlainEncode, TestReport, TestOutput, TestAfter, TestRegion, TestConditioning)
-KINDS += (TestConditioned,)
+KINDS += (TestConditioned, TestTokens, TestOutputState)
 NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in KINDS}
 '''
 

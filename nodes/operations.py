@@ -1,0 +1,162 @@
+"""Arithmetic on tokens."""
+
+from comfy_api.latest import io
+
+from ..maskinversion import InputError, operations
+from .token_outputs import outputs, result
+from .types import CATEGORY, TokensSocket
+
+SUBCATEGORY = f"{CATEGORY}/tokens"
+
+
+class BlendTokens(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MaskInversionBlend",
+            display_name="Blend Tokens",
+            category=SUBCATEGORY,
+            description="Mixes two regions: a token on the way from one to the other.",
+            search_aliases=["slerp tokens", "mix regions", "interpolate embeddings"],
+            inputs=[
+                TokensSocket.Input("tokens", tooltip="What weight 0 is."),
+                TokensSocket.Input("other", tooltip="What weight 1 is: one token for all, or as many as tokens. Of the same CLIP."),
+                io.Float.Input("weight", default=0.5, min=0.0, max=1.0, step=0.01, tooltip="How far to go to the other."),
+            ],
+            outputs=outputs("The mixtures, as many as tokens."),
+        )
+
+    @classmethod
+    def execute(cls, tokens, other, weight) -> io.NodeOutput:
+        return result(operations.blend(tokens, other, weight))
+
+
+class PullTokens(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MaskInversionPull",
+            display_name="Pull Tokens to Whole Picture",
+            category=SUBCATEGORY,
+            description="Gives a region's token back some of its picture, as alpha does, but afterwards.",
+            search_aliases=["region context", "global embedding"],
+            inputs=[
+                TokensSocket.Input("tokens"),
+                io.Float.Input(
+                    "strength", default=0.3, min=0.0, max=1.0, step=0.01, tooltip="0 is the region only, 1 the whole picture."
+                ),
+            ],
+            outputs=outputs("The tokens, nearer to their whole pictures."),
+        )
+
+    @classmethod
+    def execute(cls, tokens, strength) -> io.NodeOutput:
+        return result(operations.pull(tokens, strength))
+
+
+class SubtractTokens(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MaskInversionSubtract",
+            display_name="Subtract Tokens",
+            category=SUBCATEGORY,
+            description="Makes a token less like another one: this region, but not what that one is.",
+            search_aliases=["negative token", "remove concept"],
+            inputs=[
+                TokensSocket.Input("tokens"),
+                TokensSocket.Input(
+                    "other", tooltip="What to go away from: one token for all, or as many as tokens. Of the same CLIP."
+                ),
+                io.Float.Input("strength", default=0.5, min=0.0, max=10.0, step=0.01, tooltip="0 changes nothing."),
+            ],
+            outputs=outputs("The tokens, as long as before, less like the other."),
+        )
+
+    @classmethod
+    def execute(cls, tokens, other, strength) -> io.NodeOutput:
+        return result(operations.subtract(tokens, other, strength))
+
+
+class VaryTokens(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MaskInversionVary",
+            display_name="Vary Tokens",
+            category=SUBCATEGORY,
+            description="Variations of a region: tokens close to it, each in a direction of its own.",
+            search_aliases=["token variations", "sample around token", "latent augmentation"],
+            inputs=[
+                TokensSocket.Input("tokens"),
+                io.Int.Input("count", default=4, min=1, max=256, tooltip="How many variations of each token."),
+                io.Float.Input(
+                    "angle", default=20.0, min=0.0, max=90.0, step=0.5, tooltip="How far away, in degrees. 0 changes nothing."
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="The same seed gives the same variations.",
+                ),
+            ],
+            outputs=outputs("All variations of the first token, then of the second, and so on."),
+        )
+
+    @classmethod
+    def execute(cls, tokens, count, angle, seed) -> io.NodeOutput:
+        return result(operations.vary(tokens, count, angle, seed))
+
+
+class StackTokens(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MaskInversionStack",
+            display_name="Stack Tokens",
+            category=SUBCATEGORY,
+            description="Puts tokens from several places one after the other.",
+            search_aliases=["combine tokens", "batch tokens"],
+            inputs=[
+                io.Autogrow.Input(
+                    "sets",
+                    template=io.Autogrow.TemplatePrefix(
+                        TokensSocket.Input("tokens", tooltip="All of the same CLIP."), prefix="tokens", min=1, max=32
+                    ),
+                )
+            ],
+            outputs=outputs("All tokens, in the order of the inputs."),
+        )
+
+    @classmethod
+    def execute(cls, sets) -> io.NodeOutput:
+        return result(operations.stack(*(group for group in sets.values() if group is not None)))
+
+
+class PickTokens(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MaskInversionPick",
+            display_name="Pick Tokens",
+            category=SUBCATEGORY,
+            description="Takes some of the tokens: a region of several, or several in another order.",
+            search_aliases=["select token", "token index"],
+            inputs=[
+                TokensSocket.Input("tokens"),
+                io.String.Input(
+                    "numbers", default="0", tooltip="Which ones, counted from 0, with commas between: 0 or 2, 0. -1 is the last."
+                ),
+            ],
+            outputs=outputs("The tokens, in the order of the numbers."),
+        )
+
+    @classmethod
+    def execute(cls, tokens, numbers) -> io.NodeOutput:
+        try:
+            indices = [int(number) for number in numbers.replace(",", " ").split()]
+        except ValueError as error:
+            raise InputError(f"numbers is {numbers!r}; write whole numbers with commas between, such as 0, 2") from error
+        return result(operations.pick(tokens, indices))

@@ -1,0 +1,104 @@
+"""Tokens in files: inside ComfyUI's output and input folders, and nowhere else."""
+
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io, ui
+
+from ..maskinversion import InputError, LocalizedTokens
+from ..maskinversion.operations import stack
+from .operations import SUBCATEGORY
+from .token_outputs import outputs, result
+from .types import TokensSocket
+
+NOTHING_FOUND = "(nothing found)"
+OUTPUT = " [output]"
+
+
+class SaveTokens(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MaskInversionSaveTokens",
+            display_name="Save Tokens",
+            category=SUBCATEGORY,
+            description="Writes tokens as safetensors into ComfyUI's output folder, with the name of the CLIP that they are of.",
+            search_aliases=["save embedding"],
+            inputs=[
+                TokensSocket.Input("tokens"),
+                io.String.Input(
+                    "filename_prefix",
+                    default="tokens/region",
+                    tooltip="Folder and beginning of the name, as in Save Image; a number is added. One file per picture.",
+                ),
+            ],
+            outputs=[io.String.Output(display_name="files", tooltip="What was written, one a line, inside the output folder.")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, tokens, filename_prefix) -> io.NodeOutput:
+        base = folder_paths.get_output_directory()
+        inside = Path(base, filename_prefix).resolve()
+        if not folder_paths.is_within_directory(base, str(inside)) or inside == Path(base).resolve():
+            raise InputError(
+                f"filename_prefix {filename_prefix!r} does not name a file in the output folder: write, say, tokens/region"
+            )
+        folder, name, counter, _, _ = folder_paths.get_save_image_path(filename_prefix, base)
+        written = []
+        for number, one in enumerate(tokens, counter):
+            path = Path(folder, f"{name}_{number:05}_.safetensors")
+            one.save(path)
+            written.append(path.relative_to(base).as_posix())
+        return io.NodeOutput("\n".join(written), ui=ui.PreviewText("\n".join(written)))
+
+
+class LoadTokens(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MaskInversionLoadTokens",
+            display_name="Load Tokens",
+            category=SUBCATEGORY,
+            description="Reads tokens that Save Tokens, or the library, wrote.",
+            search_aliases=["load embedding"],
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=found_files() or [NOTHING_FOUND],
+                    tooltip="A safetensors file of tokens in ComfyUI's input or output folder. Press R to refresh the list.",
+                )
+            ],
+            outputs=[*outputs("The tokens of the file."), io.String.Output(display_name="clip", tooltip="Which CLIP they are of.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str) -> tuple:
+        found = located(file).stat()
+        return file, found.st_mtime_ns, found.st_size
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        tokens = stack([LocalizedTokens.load(located(file))])
+        loaded = result(tokens)
+        return io.NodeOutput(*loaded.result, tokens[0].model)
+
+
+def found_files() -> list[str]:
+    """Files in the input folder, then those in the output folder, which end in `[output]`."""
+    found = []
+    for base, mark in ((folder_paths.get_input_directory(), ""), (folder_paths.get_output_directory(), OUTPUT)):
+        paths = sorted(Path(base).rglob("*.safetensors"))
+        found += [path.relative_to(base).as_posix() + mark for path in paths if not path.name.startswith(".")]
+    return found
+
+
+def located(file: str) -> Path:
+    """Raises InputError for a file that is not there, or not inside ComfyUI's two folders."""
+    in_output = file.endswith(OUTPUT)
+    base = folder_paths.get_output_directory() if in_output else folder_paths.get_input_directory()
+    path = Path(base, file.removesuffix(OUTPUT)).resolve()
+    if file == NOTHING_FOUND or not folder_paths.is_within_directory(base, str(path)) or not path.is_file():
+        missing = "there are no tokens yet" if file == NOTHING_FOUND else f"there is no {file} in {base}"
+        raise InputError(f"{missing}: write some with Save Tokens, or put a file into {folder_paths.get_input_directory()}")
+    return path

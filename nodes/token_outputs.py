@@ -1,0 +1,41 @@
+"""Tokens on their own, as what other nodes take: there is no picture any more, only the embeddings."""
+
+import comfy.clip_vision
+import comfy.model_management
+import torch
+from comfy_api.latest import io
+
+from ..maskinversion import LocalizedTokens
+from .types import TokensSocket
+
+
+class TokensOnly(comfy.clip_vision.Output):
+    """A CLIP vision output that has `image_embeds` and nothing else."""
+
+    def __getattr__(self, name: str):
+        raise AttributeError(
+            f"these tokens were changed or loaded, so they carry an embedding but not the {name} that this node reads: connect "
+            f"clip_vision_output of the MaskInversion node itself"
+        )
+
+
+def image_embeds(tokens: list[LocalizedTokens]) -> torch.Tensor:
+    """All tokens [M, D], where ComfyUI keeps what goes from node to node."""
+    embeds = torch.cat([found.embeddings.cpu() for found in tokens])
+    return embeds.float().to(comfy.model_management.intermediate_device())
+
+
+def outputs(tokens_tooltip: str) -> list[io.Output]:
+    return [
+        TokensSocket.Output(display_name="tokens", tooltip=tokens_tooltip),
+        io.ClipVisionOutput.Output(
+            display_name="clip_vision_output", tooltip="The same tokens, for nodes such as unCLIPConditioning. Embeddings only."
+        ),
+    ]
+
+
+def result(tokens: list[LocalizedTokens], **more) -> io.NodeOutput:
+    """What every node with `outputs` gives."""
+    output = TokensOnly()
+    output["image_embeds"] = image_embeds(tokens)
+    return io.NodeOutput(tokens, output, **more)
