@@ -22,6 +22,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 PACK = "maskinversion-pack"
+SEEDS = ("seed", "noise_seed")
 START_SECONDS = 240
 RUN_SECONDS = 240
 
@@ -188,8 +189,18 @@ class TestOutputState:
         return {"ui": {"text": [str(output.last_hidden_state.shape)]}}
 
 
+class TestLatent:
+    INPUT_TYPES = classmethod(lambda s: {"required": {"latent": ("LATENT",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "test", True
+
+    def look(self, latent):
+        samples = latent["samples"]
+        report = {"shape": list(samples.shape), "finite": bool(samples.isfinite().all()), "digest": digest(samples)}
+        return {"ui": {"text": [json.dumps(report)]}}
+
+
 KINDS = (TestImage, TestMask, TestPlainEncode, TestReport, TestOutput, TestAfter, TestRegion, TestConditioning)
-KINDS += (TestConditioned, TestTokens, TestOutputState)
+KINDS += (TestConditioned, TestTokens, TestOutputState, TestLatent)
 NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in KINDS}
 '''
 
@@ -342,9 +353,11 @@ def as_api(workflow: dict) -> dict:
         if node["type"] in ("Note", "MarkdownNote"):
             continue
         inputs = {i["name"]: sources[i["link"]] for i in node.get("inputs", []) if i.get("link") is not None}
-        widgets = [i["name"] for i in node.get("inputs", []) if "widget" in i]
-        for name, value in zip(widgets, node.get("widgets_values") or []):
-            inputs.setdefault(name, value)
+        values = iter(node.get("widgets_values") or [])
+        for name in (i["name"] for i in node.get("inputs", []) if "widget" in i):
+            inputs.setdefault(name, next(values))
+            if name in SEEDS:
+                next(values)  # what the page does with the seed after a run
         graph[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
     return graph
 
