@@ -13,12 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .clip import Clip
 from .errors import InputError
+from .inverter import MaskInverter
 from .tokens import LocalizedTokens
 
 Sets = Sequence[LocalizedTokens]
 
 EPSILON = 1e-6
+NOTHINGS = ("grey", "black")
 
 
 def blend(tokens: Sets, others: Sets, weight: float = 0.5) -> list[LocalizedTokens]:
@@ -188,3 +191,27 @@ def changed(tokens: Sets, seconds: Sequence[Tensor], function, record: dict) -> 
         )
         for one, second in zip(tokens, seconds, strict=True)
     ]
+
+
+def nothing(clip: Clip, picture: str = "grey") -> LocalizedTokens:
+    """The embedding of a picture with nothing on it, as one token: what guidance can lead away from.
+
+    picture: `grey` is the mean colour of the model's training, which it sees as zeros (what Kandinsky 2.2 uses), or `black`.
+    """
+    if picture not in NOTHINGS:
+        raise InputError(f"picture is {picture!r}; it must be one of {', '.join(NOTHINGS)}")
+    colour = clip.tower.mean if picture == "grey" else (0.0, 0.0, 0.0)
+    size = tuple(clip.tower.image_size)
+    encoded = MaskInverter(clip).encode(torch.tensor(colour).expand(*size, 3))
+    embedding = encoded.global_embedding
+    return LocalizedTokens(
+        embeddings=embedding[None].clone(),
+        maps=embedding.new_zeros(1, *encoded.geometry.model_size),
+        losses=embedding.new_zeros(0, 1),
+        iou=embedding.new_zeros(1),
+        global_embedding=embedding,
+        geometry=encoded.geometry,
+        model=clip.name,
+        fingerprint=clip.fingerprint,
+        parameters={"operations": [{"nothing": picture}]},
+    )

@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .classify import ClassifyRegion
 from .example import ExampleScene
 from .invert import MaskInversion
+from .ip_adapter import TokenOfNothing, TokensToEmbeds
 from .load_clip import LoadClip
 from .operations import BlendTokens, PickTokens, PullTokens, StackTokens, SubtractTokens, VaryTokens
 from .overlay import MapOverlay
@@ -16,4 +17,5 @@ class MaskInversionExtension(ComfyExtension):
         return [
             *(LoadClip, MaskInversion, MapOverlay, ClassifyRegion, ExampleScene),
             *(BlendTokens, PullTokens, SubtractTokens, VaryTokens, StackTokens, PickTokens, SaveTokens, LoadTokens),
+            *(TokenOfNothing, TokensToEmbeds),
         ]

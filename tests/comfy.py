@@ -199,8 +199,22 @@ class TestLatent:
         return {"ui": {"text": [json.dumps(report)]}}
 
 
+class TestEmbeds:
+    """EMBEDS, on sockets of the type that IPAdapter_plus has."""
+
+    INPUT_TYPES = classmethod(
+        lambda s: {"required": {"pos_embed": ("EMBEDS",), "neg_embed": ("EMBEDS",), "tokens": ("MASKINVERSION_TOKENS",)}}
+    )
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "test", True
+
+    def look(self, pos_embed, neg_embed, tokens):
+        same = torch.equal(pos_embed.cpu(), torch.cat([t.embeddings for t in tokens]).cpu())
+        report = {"same": same, "pos": list(pos_embed.shape), "neg": list(neg_embed.shape), "neg length": float(neg_embed.norm())}
+        return {"ui": {"text": [json.dumps(report)]}}
+
+
 KINDS = (TestImage, TestMask, TestPlainEncode, TestReport, TestOutput, TestAfter, TestRegion, TestConditioning)
-KINDS += (TestConditioned, TestTokens, TestOutputState, TestLatent)
+KINDS += (TestConditioned, TestTokens, TestOutputState, TestLatent, TestEmbeds)
 NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in KINDS}
 '''
 

@@ -89,3 +89,15 @@ def test_two_regions_each_have_their_place(server, checkpoint):
     left, right = only(graph, "MaskInversionPick")
     left["inputs"]["numbers"], right["inputs"]["numbers"] = right["inputs"]["numbers"], left["inputs"]["numbers"]
     assert latent(server.submit(graph)) != first
+
+
+def test_the_ip_adapter_workflow_needs_that_pack_only(server):
+    graph = workflow(server, "ip_adapter_region")
+    known = server.get("/object_info")
+    missing = {name: entry for name, entry in graph.items() if entry["class_type"] not in known}
+    assert {entry["class_type"] for entry in missing.values()} == {"IPAdapterUnifiedLoader", "IPAdapterEmbeds"}
+    embeds = only(graph, "IPAdapterEmbeds")[0]["inputs"]
+    for slot, name in enumerate(("pos_embed", "neg_embed")):
+        source, output = embeds[name]
+        kind = graph[source]["class_type"]
+        assert output == slot and known[kind]["output_name"][output] == name and known[kind]["output"][output] == "EMBEDS"

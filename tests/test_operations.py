@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 import maskinversion as mi
 from maskinversion.geometry import Geometry
-from maskinversion.operations import blend, pick, pull, slerp, stack, subtract, vary
+from maskinversion.operations import blend, nothing, pick, pull, slerp, stack, subtract, vary
 
 
 def made(count, seed=0, width=32, model="one", fingerprint="1") -> mi.LocalizedTokens:
@@ -134,3 +134,16 @@ def test_numbers_that_cannot_be():
     ):
         with pytest.raises(mi.InputError, match=message):
             call()
+
+
+def test_nothing_is_the_models_own_embedding_of_an_empty_picture(bundled, tmp_path):
+    zeros = torch.zeros(1, 3, *bundled.tower.image_size)
+    with torch.no_grad():
+        own = bundled.model.encode_image(zeros)
+    grey = nothing(bundled)
+    torch.testing.assert_close(grey.embeddings, own, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(nothing(bundled, "black").embeddings, own, atol=1e-3)
+    grey.save(tmp_path / "x.safetensors")
+    assert torch.equal(mi.LocalizedTokens.load(tmp_path / "x.safetensors").embeddings, grey.embeddings)
+    with pytest.raises(mi.InputError, match="grey, black"):
+        nothing(bundled, "white")

@@ -106,3 +106,18 @@ def test_a_node_that_reads_hidden_states_says_what_to_connect(server, two):
     two["read"] = {"class_type": "TestOutputState", "inputs": {"output": ["picked", 1]}}
     error = server.submit(two).error
     assert "last_hidden_state" in error and "MaskInversion node itself" in error
+
+
+def test_embeds_for_ip_adapter_are_the_tokens_and_zeros_or_the_negative(server, two):
+    two["nothing"] = {"class_type": "MaskInversionNothing", "inputs": {"clip": ["clip", 0], "picture": "black"}}
+    two["plain"] = {"class_type": "MaskInversionEmbeds", "inputs": {"tokens": ["inversion", 0]}}
+    two["led"] = {"class_type": "MaskInversionEmbeds", "inputs": {"tokens": ["inversion", 0], "negative": ["nothing", 0]}}
+    for name in ("plain", "led"):
+        embeds = {"pos_embed": [name, 0], "neg_embed": [name, 1], "tokens": ["inversion", 0]}
+        two[f"{name} seen"] = {"class_type": "TestEmbeds", "inputs": embeds}
+    run = server.submit(two)
+    assert not run.error, run.error
+    plain, led = (json.loads(run.text(f"{name} seen")) for name in ("plain", "led"))
+    assert plain["same"] and led["same"]
+    assert plain["pos"] == plain["neg"] and plain["neg length"] == 0
+    assert led["neg"] == [1, led["pos"][1]] and led["neg length"] > 0.1
