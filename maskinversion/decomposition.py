@@ -27,6 +27,13 @@ from torch import Tensor
 
 from .pieces import Piece, pull_through, push_through
 
+# Masks are worked on in chunks whose intermediate arrays stay below this.
+CHUNK_BYTES = 128 * 2**20
+TABLE_BYTES = 320 * 2**20  # what a TabulatedMap may take
+# Multiply-adds that take as long as reading one number from memory: about 20 was measured on a server's CPU (products of 1, 13,
+# 40 and 100 rows with a table of 310 MB), and a GPU's ratio of arithmetic to bandwidth is of the same order.
+READ_COST = 20
+
 
 @dataclass(frozen=True)
 class Norm:
@@ -75,6 +82,10 @@ class LayerMap(Protocol):
 
     bytes_per_mask: int  # about what one step on one mask holds at once
 
+    def lower(self, dtype: torch.dtype) -> None:
+        """From now on do the large products at this precision. Sums, norms, the map and the loss keep theirs."""
+        ...
+
     def relevance(self, direction: Tensor) -> tuple[Tensor, Tensor]:
         """R(e) of unit tokens [M, D]: relevance [M, P], and the rectified gradient that `transpose` takes."""
         ...
@@ -87,14 +98,20 @@ class LayerMap(Protocol):
 class SelfAttentionMap:
     """relevance[j] = mean over heads and query rows i of max(dscore/dA[i, j], 0)   (LeGrad, equation 8)
 
-    values [N, h, d_h]: the rows that the attention mixes. seed [d, D]: dscore/dz_i of any token, linear in e.
+    values [N, h, d_h]: the rows that the attention mixes. seed [d, D]: dscore/dz_i of any token, linear in e. unit [D]: the
+    image's feature, at which the score is largest, so that seed @ unit is zero.
     """
 
-    def __init__(self, values: Tensor, seed: Tensor, prefix: int):
+    def __init__(self, values: Tensor, seed: Tensor, unit: Tensor, prefix: int):
         self.prefix, self.tokens = prefix, len(values)
         self.heads, self.head_width = values.shape[1:]
         self.values = values.transpose(0, 1).contiguous()  # [h, N, d_h]
-        self.seed = seed
+        self.seed, self.unit = seed, unit
+
+    @property
+    def precision(self) -> torch.dtype:
+        """Of the large products."""
+        raise NotImplementedError
 
     def pull(self, g: Tensor) -> Tensor:
         """dscore/d(concatenated heads) [M, N, h * d_h], of dscore/dz_i = g [M, d], the same for every token."""
@@ -104,15 +121,28 @@ class SelfAttentionMap:
         """The transpose of `pull`: [M, N, h * d_h] to [M, d]."""
         raise NotImplementedError
 
+    @property
+    def pull_products(self) -> int:
+        """Multiply-adds of one `pull` or one `push` of one mask."""
+        raise NotImplementedError
+
+    def queries(self, direction: Tensor) -> Tensor:
+        """U(e) [M, N, h * d_h] of unit tokens [M, D]."""
+        return self.pull(direction @ self.seed.T)
+
+    def gather(self, du: Tensor) -> Tensor:
+        """The transpose of `queries`: [M, N, h * d_h] to [M, D]."""
+        return self.push(du) @ self.seed
+
     def relevance(self, direction: Tensor) -> tuple[Tensor, Tensor]:
-        u = self.pull(direction @ self.seed.T).unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
+        u = self.queries(direction).unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
         rectified = (u @ self.values[:, self.prefix :].mT).relu_()  # [M, h, N, P]
         return rectified.sum((1, 2)) / (self.heads * self.tokens), rectified
 
     def transpose(self, gradient: Tensor, rectified: Tensor) -> Tensor:
         active = rectified.sign_()
         weighted = gradient[:, None, :, None] * self.values[:, self.prefix :] / (self.heads * self.tokens)
-        return self.push((active @ weighted).transpose(1, 2).flatten(2)) @ self.seed
+        return self.gather((active @ weighted).transpose(1, 2).flatten(2))
 
 
 class BlockMap(SelfAttentionMap):
@@ -137,16 +167,27 @@ class BlockMap(SelfAttentionMap):
         self.corr_weight = self.slope * (normal @ scaled.T) / width  # [N, m]: ... mean(c_i * normal_i)
         self.mean_row = block.output.sum(0)  # [h * d_h]
         self.corr_row = normal @ block.output  # [N, h * d_h]
-        super().__init__(block.values, pooled_gradient(pooled, head) / tokens, prefix)
+        super().__init__(block.values, *pooled_gradient(pooled, head, tokens), prefix)
 
     @property
     def bytes_per_mask(self) -> int:
         numbers = 2 * self.heads * self.tokens**2 + 2 * self.slope.numel() + 4 * self.corr_row.numel()
         return numbers * self.slope.element_size()
 
+    @property
+    def precision(self) -> torch.dtype:
+        return self.folded.dtype
+
+    def lower(self, dtype: torch.dtype) -> None:
+        self.folded = self.folded.to(dtype)
+
+    @property
+    def pull_products(self) -> int:
+        return self.slope.numel() * self.folded.shape[1]
+
     def pull(self, g: Tensor) -> Tensor:
         hidden = g @ self.contract  # [M, m]
-        u = (self.slope * hidden[:, None]) @ self.folded
+        u = product(self.slope * hidden[:, None], self.folded)
         u -= (hidden @ self.mean_weight.T)[..., None] * self.mean_row
         u -= (hidden @ self.corr_weight.T)[..., None] * self.corr_row
         u *= self.inverse
@@ -156,7 +197,7 @@ class BlockMap(SelfAttentionMap):
     def push(self, du: Tensor) -> Tensor:
         dg = du.sum(1) @ self.output.T
         du = du * self.inverse
-        dhidden = ((du @ self.folded.T) * self.slope).sum(1)
+        dhidden = (product(du, self.folded.T) * self.slope).sum(1)
         dhidden -= (du @ self.mean_row) @ self.mean_weight
         dhidden -= (du * self.corr_row).sum(-1) @ self.corr_weight
         return dg + dhidden @ self.contract.T
@@ -169,19 +210,76 @@ class ChainMap(SelfAttentionMap):
     """
 
     def __init__(self, values: Tensor, pieces: list[Piece], leaving: Tensor, head: Head, prefix: int):
-        super().__init__(values, pooled_gradient(leaving.mean(0), head) / len(leaving), prefix)
+        super().__init__(values, *pooled_gradient(leaving.mean(0), head, len(leaving)), prefix)
         self.pieces = pieces
+        self.lowered: torch.dtype | None = None
 
     @property
     def bytes_per_mask(self) -> int:
         widest = max(self.seed.shape[0], self.heads * self.head_width) * 4
         return (2 * self.heads * self.tokens**2 + 4 * self.tokens * widest) * self.values.element_size()
 
+    @property
+    def precision(self) -> torch.dtype:
+        return self.lowered or self.seed.dtype
+
+    def lower(self, dtype: torch.dtype) -> None:
+        self.lowered = dtype
+        self.pieces = [piece.lowered(dtype) for piece in self.pieces]
+
+    @property
+    def pull_products(self) -> int:
+        return self.tokens * sum(piece.products for piece in self.pieces)
+
     def pull(self, g: Tensor) -> Tensor:
         return pull_through(self.pieces, g[:, None].expand(-1, self.tokens, -1))
 
     def push(self, du: Tensor) -> Tensor:
         return push_through(self.pieces, du).sum(1)
+
+
+class TabulatedMap(SelfAttentionMap):
+    """The map of any block, with U(e) of every token as one matrix, formed once per image: cheaper for many masks.
+
+    U(e) is linear in e, so its matrix [D, N * h * d_h] is U of the D axes. `worthwhile` says when it pays.
+    """
+
+    def __init__(self, source: SelfAttentionMap):
+        super().__init__(source.values.transpose(0, 1), source.seed, source.unit, source.prefix)
+        rows = max(1, CHUNK_BYTES // 2 // source.bytes_per_mask)
+        whole = torch.cat([source.pull(axes) for axes in source.seed.T.split(rows)])  # [D, N, h * d_h]
+        self.common = whole.mean(1)  # what the tokens share is large, and keeps its digits
+        self.table = whole.sub_(self.common[:, None]).flatten(1).to(source.precision)
+
+    @staticmethod
+    def worthwhile(source: SelfAttentionMap, masks: int, iterations: int) -> bool:
+        """Whether the table fits into TABLE_BYTES, and takes fewer operations to form and use than it saves.
+
+        Its products read the whole table for few masks at a time, so reading is counted, at READ_COST.
+        """
+        width = source.seed.shape[1]
+        entries = source.tokens * source.heads * source.head_width * width
+        if entries * source.precision.itemsize > TABLE_BYTES:
+            return False
+        at_once = max(1, min(masks, CHUNK_BYTES // (2 * source.heads * source.tokens**2 * source.seed.element_size())))
+        reads = READ_COST * entries * -(-masks // at_once)
+        table = width * source.pull_products + 2 * iterations * (masks * entries + reads)
+        return table < 2 * iterations * masks * source.pull_products
+
+    def lower(self, dtype: torch.dtype) -> None:
+        self.table = self.table.to(dtype)
+
+    @property
+    def bytes_per_mask(self) -> int:
+        return 2 * (self.heads * self.tokens**2 + self.table.shape[1]) * self.table.element_size()
+
+    def queries(self, direction: Tensor) -> Tensor:
+        # U is blind to what is taken away, on which bfloat16 would spend its digits.
+        direction = direction - (direction @ self.unit)[:, None] * self.unit
+        return product(direction, self.table).unflatten(1, (self.tokens, -1)).add_((direction @ self.common)[:, None])
+
+    def gather(self, du: Tensor) -> Tensor:
+        return product(du.flatten(1), self.table.T) + du.sum(1) @ self.common.T
 
 
 class PoolerMap:
@@ -199,6 +297,9 @@ class PoolerMap:
         kernel = values[prefix:].transpose(0, 1) @ by_row.T.unflatten(0, values.shape[1:])  # [h, P, D]
         self.kernel = kernel.flatten(0, 1)
 
+    def lower(self, dtype: torch.dtype) -> None:
+        """Nothing here is large."""
+
     @property
     def bytes_per_mask(self) -> int:
         return 2 * len(self.kernel) * self.kernel.element_size()
@@ -211,6 +312,11 @@ class PoolerMap:
         return (rectified.sign_() * (gradient[:, None] / self.heads)).flatten(1) @ self.kernel
 
 
+def product(x: Tensor, matrix: Tensor) -> Tensor:
+    """x @ matrix at the matrix's precision, given back at that of x."""
+    return (x.to(matrix.dtype) @ matrix).to(x.dtype)
+
+
 def cosine_slope(feature: Tensor) -> Tensor:
     """d/df of cos(e, f) at f [D], for the unit tokens e along each axis: a symmetric matrix [D, D]."""
     length = feature.norm()
@@ -218,8 +324,11 @@ def cosine_slope(feature: Tensor) -> Tensor:
     return (torch.eye(len(unit)).to(unit) - torch.outer(unit, unit)) / length
 
 
-def pooled_gradient(pooled: Tensor, head: Head) -> Tensor:
-    """d/dp of cos(e, LN(p) @ projection), linear in the unit token e: a matrix [d, D], at the mean token p [d]."""
+def pooled_gradient(pooled: Tensor, head: Head, tokens: int) -> tuple[Tensor, Tensor]:
+    """d/dz of cos(e, f), f = LN(p) @ projection, at the mean token p [d] of `tokens` tokens z; and f / |f| [D].
+
+    It is linear in the unit token e: a matrix [d, D].
+    """
     normal, inverse = head.norm.normalised(pooled)
     feature = (normal * head.norm.weight + head.norm.bias) @ head.projection
     if head.bias is not None:
@@ -227,7 +336,8 @@ def pooled_gradient(pooled: Tensor, head: Head) -> Tensor:
     length = feature.norm()
     unit = feature / length
     through = head.norm.weight[:, None] * (head.projection - (head.projection @ unit)[:, None] * unit) / length
-    return inverse * (through - through.mean(0) - normal[:, None] * (normal @ through) / len(normal))
+    by_mean = inverse * (through - through.mean(0) - normal[:, None] * (normal @ through) / len(normal))
+    return by_mean / tokens, unit
 
 
 def value_and_slope(activation: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:

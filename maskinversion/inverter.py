@@ -5,22 +5,24 @@ Maps", arXiv 2407.20034. It departs from the published package in cost only: the
 masks, the gradient is a closed form (`decomposition`, `objective`), and the model is only read.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .clip import Clip
-from .decomposition import LayerMap
+from .decomposition import CHUNK_BYTES, LayerMap, SelfAttentionMap, TabulatedMap
 from .errors import InputError, MemoryLimitError
 from .geometry import FITS, Geometry, as_masks, as_pixels, canvas_size
 from .objective import DiceObjective
 from .tokens import LocalizedTokens, overlap
 
-# Masks are worked on in chunks whose intermediate arrays stay below this.
-CHUNK_BYTES = 64 * 2**20
+PRECISIONS = ("exact", "fast")
+PARAMETERS = ("iterations", "lr", "alpha", "layers", "image_size", "fit", "precision")
 
 Callback = Callable[[int, int, Tensor, Tensor], None]
 
@@ -50,6 +52,8 @@ class MaskInverter:
     layers: how many of the last blocks the map sums over (reference: 1).
     image_size: side of the square that the model sees, in pixels; None is the model's own. A multiple of its patch size.
     fit: `stretch`, `pad`, `crop` or `aspect`, see `Geometry`.
+    precision: `exact`, or `fast`: the large products in bfloat16, where that is faster on this device; the map, the loss and the
+        steps stay in float32.
 
     Raises InputError for a value that cannot be used.
     """
@@ -63,6 +67,7 @@ class MaskInverter:
         layers: int = 1,
         image_size: int | None = None,
         fit: str = "stretch",
+        precision: str = "exact",
     ):
         tower = clip.tower
         if not iterations >= 1:
@@ -75,7 +80,10 @@ class MaskInverter:
             raise InputError(f"layers is {layers}; {clip.name} has {tower.depth} blocks, so it must be 1 to {tower.depth}")
         if fit not in FITS:
             raise InputError(f"fit is {fit!r}; it must be one of {', '.join(FITS)}")
+        if precision not in PRECISIONS:
+            raise InputError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
         self.clip = clip
+        self.precision = precision
         self.iterations = iterations
         self.lr = lr
         self.alpha = alpha
@@ -103,6 +111,9 @@ class MaskInverter:
             mean, std = (torch.tensor(v)[:, None, None] for v in (tower.mean, tower.std))
             canvas = (geometry.to_model(pixels, tower.interpolation, fill=mean) - mean) / std
             layers = tower.encode(canvas.to(tower.device), self.layers)
+            if self.precision == "fast" and bfloat16_is_faster(tower.device):
+                for found in layers.maps:
+                    found.lower(torch.bfloat16)
         return EncodedImage(
             layers.maps,
             layers.grid,
@@ -149,8 +160,9 @@ class MaskInverter:
         update = AdamW(tokens, self.lr)
         anchor = F.normalize(start, dim=0)
         losses = tokens.new_empty(self.iterations, len(masks))
+        maps_of = [cheapest(m, len(masks), self.iterations) for m in encoded.maps]
         relevance = tokens.new_empty(len(masks), encoded.grid[0] * encoded.grid[1])
-        size = max(1, CHUNK_BYTES // sum(m.bytes_per_mask for m in encoded.maps))
+        size = max(1, CHUNK_BYTES // sum(m.bytes_per_mask for m in maps_of))
         chunks = [slice(i, i + size) for i in range(0, len(masks), size)]
         objectives = [objective.select(chunk) for chunk in chunks]
         for step in range(self.iterations):
@@ -158,10 +170,10 @@ class MaskInverter:
             for chunk, part in zip(chunks, objectives, strict=True):
                 length = tokens[chunk].norm(dim=1, keepdim=True)
                 unit = tokens[chunk] / length
-                found = [m.relevance(unit) for m in encoded.maps]
+                found = [m.relevance(unit) for m in maps_of]
                 relevance[chunk] = sum(r for r, _ in found)
                 dice, pull = part.evaluate(relevance[chunk])
-                by_unit = sum(m.transpose(pull, rectified) for m, (_, rectified) in zip(encoded.maps, found, strict=True))
+                by_unit = sum(m.transpose(pull, rectified) for m, (_, rectified) in zip(maps_of, found, strict=True))
                 losses[step, chunk] = dice + self.alpha * (1 - unit @ anchor)
                 by_unit = by_unit - self.alpha * anchor
                 gradient[chunk] = (by_unit - (by_unit * unit).sum(1, keepdim=True) * unit) / length
@@ -169,7 +181,9 @@ class MaskInverter:
                 callback(step + 1, self.iterations, objective.render(relevance), losses[step])
             update(tokens, gradient)
         maps = objective.render(relevance)
-        parameters = {name: getattr(self, name) for name in ("iterations", "lr", "alpha", "layers", "image_size", "fit")}
+        parameters = {
+            name: getattr(self, name) for name in ("iterations", "lr", "alpha", "layers", "image_size", "fit", "precision")
+        }
         return LocalizedTokens(
             embeddings=tokens,
             maps=maps,
@@ -197,6 +211,24 @@ class AdamW:
         self.square.mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
         first, second = (1 - beta**self.step for beta in self.betas)
         parameter.addcdiv_(self.mean, (self.square.sqrt() / second**0.5).add_(self.eps), value=-self.lr / first)
+
+
+@cache
+def bfloat16_is_faster(device: torch.device) -> bool:
+    """Than float32, in a product of the usual size: some processors have no arithmetic for it and take a hundred times longer."""
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        left, right = (torch.ones(256, 256, dtype=dtype, device=device) for _ in range(2))
+        for _ in range(3):  # the last one counts
+            start = time.perf_counter()
+            (left @ right)[0, 0].item()
+            seconds[dtype] = time.perf_counter() - start
+    return seconds[torch.bfloat16] < seconds[torch.float32]
+
+
+def cheapest(m: LayerMap, masks: int, iterations: int) -> LayerMap:
+    """The form of a layer's map that takes the fewest operations."""
+    return TabulatedMap(m) if isinstance(m, SelfAttentionMap) and TabulatedMap.worthwhile(m, masks, iterations) else m
 
 
 class memory_advice:

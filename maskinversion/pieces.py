@@ -13,9 +13,15 @@ from torch import Tensor
 
 
 class Piece(Protocol):
+    products: int  # multiply-adds of matrix products per token, for either direction
+
     def push(self, change: Tensor) -> Tensor: ...
 
     def pull(self, gradient: Tensor) -> Tensor: ...
+
+    def lowered(self, dtype: torch.dtype) -> "Piece":
+        """The same with its matrix products at another precision."""
+        ...
 
 
 def push_through(pieces: list[Piece], change: Tensor) -> Tensor:
@@ -36,15 +42,31 @@ class Linear:
 
     weight: Tensor
 
+    @property
+    def products(self) -> int:
+        return self.weight.numel()
+
     def push(self, change: Tensor) -> Tensor:
-        return change @ self.weight.T
+        return (change.to(self.weight.dtype) @ self.weight.T).to(change.dtype)
 
     def pull(self, gradient: Tensor) -> Tensor:
-        return gradient @ self.weight
+        return (gradient.to(self.weight.dtype) @ self.weight).to(gradient.dtype)
+
+    def lowered(self, dtype: torch.dtype) -> "Linear":
+        return Linear(self.weight.to(dtype))
+
+
+class WithoutProducts:
+    """A piece that has no matrix product."""
+
+    products = 0
+
+    def lowered(self, dtype: torch.dtype) -> "Piece":
+        return self
 
 
 @dataclass(frozen=True)
-class Slope:
+class Slope(WithoutProducts):
     """An element-wise function whose derivative at its input is `slope` [N, width] or [width]."""
 
     slope: Tensor
@@ -56,7 +78,7 @@ class Slope:
 
 
 @dataclass(frozen=True)
-class NormSlope:
+class NormSlope(WithoutProducts):
     """A layer norm at an input whose normalised form is `normal` [N, width], and 1 / standard deviation `inverse` [N, 1]."""
 
     weight: Tensor
@@ -73,7 +95,7 @@ class NormSlope:
         return self._centre(gradient * self.weight)
 
 
-class AddHalves:
+class AddHalves(WithoutProducts):
     """y = the sum of the first and the second half of x: after a slope, the derivative of a product of the halves."""
 
     def push(self, change: Tensor) -> Tensor:
@@ -90,8 +112,15 @@ class Residual:
 
     pieces: list[Piece]
 
+    @property
+    def products(self) -> int:
+        return sum(piece.products for piece in self.pieces)
+
     def push(self, change: Tensor) -> Tensor:
         return change + push_through(self.pieces, change)
 
     def pull(self, gradient: Tensor) -> Tensor:
         return gradient + pull_through(self.pieces, gradient)
+
+    def lowered(self, dtype: torch.dtype) -> "Residual":
+        return Residual([piece.lowered(dtype) for piece in self.pieces])

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 import maskinversion as mi
 from maskinversion import inverter as inverter_module
+from maskinversion.decomposition import TabulatedMap
 from maskinversion.objective import DiceObjective
 from maskinversion.towers import OpenClipViT
 
@@ -250,3 +251,39 @@ def test_the_callback_sees_every_step_and_may_stop(bundled, scene):
 
     with pytest.raises(KeyboardInterrupt):
         inverter.invert(encoded, scene[1], stop)
+
+
+def many_masks(size: int, count: int) -> torch.Tensor:
+    noise = torch.rand(count, 1, 5, 5, generator=torch.Generator().manual_seed(4))
+    return (F.interpolate(noise, size=size, mode="bilinear")[:, 0] > 0.5).float()
+
+
+@pytest.mark.parametrize(
+    "vision", [{}, {"block_type": "custom", "scale_attn_inner": True, "scale_fc": True}], ids=["plain", "chain"]
+)
+def test_a_table_for_many_masks_changes_nothing(vision):
+    clip = small_clip(width=128, **vision)
+    image, _ = picture(48, 1)
+    masks = many_masks(48, 40)
+    inverter = mi.MaskInverter(clip, layers=2)
+    encoded = inverter.encode(image)
+    assert all(TabulatedMap.worthwhile(m, 40, 10) and not TabulatedMap.worthwhile(m, 1, 10) for m in encoded.maps)
+    together = inverter.invert(encoded, masks)
+    for i in (0, 17):
+        alone = inverter.invert(encoded, masks[i])
+        torch.testing.assert_close(together.embeddings[i], alone.embeddings[0], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(together.maps[i], alone.maps[0], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("count", [2, 40])
+def test_fast_precision_stays_close_to_exact(count, monkeypatch):
+    monkeypatch.setattr(inverter_module, "bfloat16_is_faster", lambda device: True)
+    clip = random_clip("ViT-B-32", torch.float32)
+    image, _ = picture(224, 1)
+    masks = many_masks(224, count)
+    exact, fast = (
+        inverter.invert(inverter.encode(image), masks)
+        for inverter in (mi.MaskInverter(clip), mi.MaskInverter(clip, precision="fast"))
+    )
+    assert F.cosine_similarity(exact.embeddings, fast.embeddings).min() > 0.999
+    assert not torch.equal(exact.embeddings, fast.embeddings) and fast.maps.dtype == torch.float32

@@ -1,0 +1,376 @@
+"""Pictures from localized tokens, with the pipelines of diffusers that take a CLIP image embedding.
+
+The paper's own setting is the Kandinsky 2.2 decoder. Pipelines are called, never changed: a token takes the place of the image
+embedding, `image_embeds` or `ip_adapter_image_embeds`. diffusers is imported when a pipeline is loaded, not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ..errors import InputError, MemoryLimitError, ModelError
+from ..geometry import as_masks, as_pixels, resize
+from ..loading import load_clip
+from ..operations import check_same_clip
+from ..tokens import LocalizedTokens
+
+KANDINSKY = ("KandinskyV22Pipeline", "KandinskyV22InpaintPipeline")
+UNCLIP = "StableUnCLIPImg2ImgPipeline"
+GENERATES = ("KandinskyV22Pipeline", UNCLIP, "StableDiffusionPipeline", "StableDiffusionXLPipeline")
+INPAINTS = {
+    "KandinskyV22InpaintPipeline": "KandinskyV22InpaintPipeline",
+    "StableDiffusionPipeline": "StableDiffusionInpaintPipeline",
+    "StableDiffusionInpaintPipeline": "StableDiffusionInpaintPipeline",
+    "StableDiffusionXLPipeline": "StableDiffusionXLInpaintPipeline",
+    "StableDiffusionXLInpaintPipeline": "StableDiffusionXLInpaintPipeline",
+}
+SUPPORTED = sorted({*GENERATES, *INPAINTS})
+
+# The CLIP that released models of each width were trained with, by its open_clip name.
+USUAL_CLIPS = {768: "ViT-L-14/openai", 1024: "ViT-H-14/laion2b_s32b_b79k", 1280: "ViT-bigG-14/laion2b_s39b_b160k"}
+
+# (picture, pictures, step, steps, latents [1, C, h, w]), step and picture from 1. It may raise to stop.
+Callback = Callable[[int, int, int, int, Tensor], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all pipelines share. width, height: None is the pipeline's own size, or the picture's own for inpainting.
+    count: pictures for each token; the k-th of all has the seed seed + k, whatever the others are. prompt, negative_prompt: for
+    those that read text. adapter_scale: for IP-Adapter.
+    """
+
+    steps: int = 30
+    guidance: float = 4.0
+    width: int | None = None
+    height: int | None = None
+    count: int = 1
+    seed: int = 0
+    prompt: str = ""
+    negative_prompt: str = ""
+    adapter_scale: float = 1.0
+
+    def __post_init__(self):
+        for what, least in (("steps", 1), ("count", 1), ("guidance", 0)):
+            if getattr(self, what) < least:
+                raise InputError(f"{what} is {getattr(self, what)}; it must be at least {least}")
+
+
+@dataclass(frozen=True, eq=False)
+class Decoder:
+    """What `load_decoder` returns. name: where it came from. width: of the embeddings that it takes."""
+
+    name: str
+    pipeline: object
+    width: int
+
+    @property
+    def kind(self) -> str:
+        return type(self.pipeline).__name__
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """The parts that hold weights."""
+        return {name: part for name, part in self.pipeline.components.items() if isinstance(part, nn.Module)}
+
+    @cached_property
+    def fingerprint(self) -> str | None:
+        """Of the CLIP that the pipeline carries, where it carries one in a precision that tells."""
+        encoder = getattr(self.pipeline, "image_encoder", None)
+        return None if encoder is None or encoder.dtype == torch.bfloat16 else load_clip(encoder).fingerprint
+
+    @cached_property
+    def grain(self) -> int:
+        """Sizes in pixels are multiples of this."""
+        return self.pipeline.movq_scale_factor**2 if self.kind in KANDINSKY else self.pipeline.vae_scale_factor
+
+    @cached_property
+    def inpainter(self) -> object:
+        """The pipeline that paints into a picture, made of the same parts. Raises ModelError where there is none."""
+        import diffusers
+
+        if self.kind not in INPAINTS:
+            advice = "kandinsky-community/kandinsky-2-2-decoder-inpaint" if self.kind in KANDINSKY else "an inpainting model"
+            raise ModelError(f"{self.name} ({self.kind}) cannot paint into a picture: load {advice} for that")
+        if INPAINTS[self.kind] == self.kind:
+            return self.pipeline
+        more = {"requires_safety_checker": False} if self.kind == "StableDiffusionPipeline" else {}
+        pipeline = getattr(diffusers, INPAINTS[self.kind])(**self.pipeline.components, **more)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def offload(self, device: torch.device) -> None:
+        """From now on keep the weights where they are, and bring each layer to `device` only while it computes."""
+        self.pipeline.enable_group_offload(
+            onload_device=device,
+            offload_device=torch.device("cpu"),
+            offload_type="leaf_level",
+            exclude_modules=["image_normalizer"],
+        )
+
+    def generate(
+        self,
+        tokens: Sequence[LocalizedTokens],
+        settings: Settings,
+        negative: Sequence[LocalizedTokens] | None = None,
+        callback: Callback | None = None,
+    ) -> Tensor:
+        """`count` pictures of every token: [tokens * count, h, w, 3], float32 in 0..1 on the CPU.
+
+        negative: one token to lead away from; None is an embedding of zeros. Raises InputError for tokens of another CLIP than
+        the pipeline's, ModelError for a pipeline that only paints into pictures, MemoryLimitError when it does not fit.
+        """
+        if self.kind not in GENERATES:
+            raise ModelError(f"{self.name} ({self.kind}) only paints into pictures: load one that makes new ones for this")
+        size = {}
+        for what in ("height", "width"):
+            value = getattr(settings, what)
+            if value is not None:
+                size[what] = self.fitting(value, what)
+        pictures = self._run(self.pipeline, tokens, negative, settings, size, {}, callback)
+        return torch.stack(list(pictures))
+
+    def inpaint(
+        self,
+        tokens: Sequence[LocalizedTokens],
+        image: object,
+        mask: object,
+        settings: Settings,
+        feather: int = 8,
+        negative: Sequence[LocalizedTokens] | None = None,
+        callback: Callback | None = None,
+    ) -> Tensor:
+        """`image` with every token painted into the white of `mask`: [tokens * count, h, w, 3] at the size of the image.
+
+        Where the mask is 0 the numbers of the image come back as they were. feather: over how many pixels, inside the mask, the
+        painting fades in. Raises as `generate`, and ModelError for a pipeline that cannot paint into pictures.
+        """
+        pipeline = self.inpainter
+        if feather < 0:
+            raise InputError(f"feather is {feather}; it must not be negative")
+        pixels, hole = as_pixels(image), as_masks(mask)
+        if len(hole) != 1:
+            raise InputError(f"there are {len(hole)} masks; give one, white where the picture is to be painted")
+        own = tuple(pixels.shape[-2:])
+        cover = resize(hole[0][None, None].to(pixels), own, "bilinear")
+        if settings.width is None and settings.height is None:
+            height, width = (max(1, round(side / self.grain)) * self.grain for side in own)
+        else:
+            height, width = (self.fitting(getattr(settings, what) or 0, what) for what in ("height", "width"))
+        small = resize(pixels, (height, width), "bilinear")
+        where = resize((cover > 0).to(pixels), (height, width), "bilinear") > 0
+        inputs = {"image": as_picture(small), "mask_image": Image.fromarray((where[0, 0].cpu().numpy() * 255).astype("uint8"))}
+        if self.kind not in KANDINSKY:
+            inputs["strength"] = 1.0
+        painted = self._run(pipeline, tokens, negative, settings, {"height": height, "width": width}, inputs, callback)
+        soft = feathered(cover[0, 0], feather)[..., None]
+        kept = pixels[0].permute(1, 2, 0)
+        results = []
+        for picture in painted:
+            picture = resize(picture.to(kept).permute(2, 0, 1)[None], own, "bilinear")[0].permute(1, 2, 0)
+            results.append(torch.where(soft > 0, torch.lerp(kept, picture, soft), kept).cpu())
+        return torch.stack(results)
+
+    def fitting(self, value: int, what: str) -> int:
+        if value < self.grain or value % self.grain:
+            near = max(1, round(value / self.grain)) * self.grain
+            raise InputError(f"{what} is {value}; {self.name} makes multiples of {self.grain} pixels: use {near}")
+        return value
+
+    def check(self, tokens: Sequence[LocalizedTokens]) -> None:
+        """Raises InputError for tokens that this pipeline does not understand, naming both models and the one to load."""
+        usual = USUAL_CLIPS.get(self.width)
+        load = f"make the tokens with {usual}" if usual else "make the tokens with the CLIP that it was trained with"
+        for one in tokens:
+            check_same_clip(tokens[0], one)
+            if one.embeddings.shape[1] != self.width:
+                raise InputError(
+                    f"the tokens are of {one.model} and have {one.embeddings.shape[1]} numbers each, but {self.name} takes "
+                    f"{self.width}: {load}"
+                )
+            if self.fingerprint not in (None, one.fingerprint):
+                raise InputError(
+                    f"the tokens are of {one.model}, which is not the CLIP that {self.name} was trained with, though as wide "
+                    f"({self.width}): {load}"
+                )
+
+    @torch.no_grad()
+    def _run(
+        self,
+        pipeline: object,
+        tokens: Sequence[LocalizedTokens],
+        negative: Sequence[LocalizedTokens] | None,
+        settings: Settings,
+        size: dict,
+        inputs: dict,
+        callback: Callback | None,
+    ) -> Iterator[Tensor]:
+        """One picture [h, w, 3] after the other, so that each depends on its own seed only."""
+        self.check(tokens)
+        embeddings = torch.cat([one.embeddings for one in tokens])
+        against = self.against(negative, tokens).to(embeddings)
+        if self.width and self.kind not in (*KANDINSKY, UNCLIP):
+            pipeline.set_ip_adapter_scale(settings.adapter_scale)
+        total = len(embeddings) * settings.count
+        for number in range(total):
+            step = Steps(number + 1, total, pipeline, callback)
+            arguments = self.conditioning(embeddings[number // settings.count], against, settings, pipeline, step)
+            generator = torch.Generator().manual_seed((settings.seed + number) % 2**63)
+            with memory_advice(self.name, size):
+                found = pipeline(
+                    **arguments,
+                    **inputs,
+                    **size,
+                    num_inference_steps=settings.steps,
+                    guidance_scale=settings.guidance,
+                    generator=generator,
+                    output_type="np",
+                )
+            yield torch.from_numpy(found.images[0]).float()
+
+    def against(self, negative: Sequence[LocalizedTokens] | None, tokens: Sequence[LocalizedTokens]) -> Tensor:
+        """What the guidance leads away from [D]."""
+        if negative is None:
+            return torch.zeros(self.width)
+        if self.kind == UNCLIP:
+            raise InputError(f"{self.name} ({self.kind}) takes no negative token: use negative_prompt, or Subtract Tokens before")
+        check_same_clip(tokens[0], negative[0])
+        if sum(map(len, negative)) != 1:
+            raise InputError(f"there are {sum(map(len, negative))} negative tokens; give one")
+        return negative[0].embeddings[0]
+
+    def conditioning(self, token: Tensor, against: Tensor, settings: Settings, pipeline: object, step: Steps) -> dict:
+        """The arguments that say what to paint."""
+        like = {"device": pipeline._execution_device, "dtype": self.pipeline.unet.dtype}
+        token, against = token[None].to(**like), against[None].to(**like)
+        if self.kind in KANDINSKY:
+            return {"image_embeds": token, "negative_image_embeds": against, "callback_on_step_end": step.on_step_end}
+        text = {"prompt": settings.prompt, "negative_prompt": settings.negative_prompt}
+        if self.kind == UNCLIP:
+            return text | {"image_embeds": token, "callback": step.on_step}
+        pair = torch.stack([against, token]) if settings.guidance > 1 else token[None]
+        return text | {"ip_adapter_image_embeds": [pair], "callback_on_step_end": step.on_step_end}
+
+
+class Steps:
+    """Turns the callbacks of diffusers, old and new, into ours."""
+
+    def __init__(self, picture: int, pictures: int, pipeline: object, callback: Callback | None):
+        self.picture, self.pictures, self.pipeline, self.callback = picture, pictures, pipeline, callback
+        self.done = 0
+
+    def on_step(self, index: int, time: object, latents: Tensor) -> None:
+        self.done += 1
+        if self.callback is not None:
+            self.callback(self.picture, self.pictures, self.done, len(self.pipeline.scheduler.timesteps), latents)
+
+    def on_step_end(self, pipeline: object, index: int, time: object, tensors: dict) -> dict:
+        self.on_step(index, time, tensors["latents"])
+        return {}
+
+
+def load_decoder(
+    source: str | Path, dtype: torch.dtype = torch.float32, adapter: str | Path | None = None, device: object = "cpu"
+) -> Decoder:
+    """Load a pipeline, from safetensors only, that makes pictures of CLIP image embeddings.
+
+    source: a folder with a model_index.json, or the id of one on the Hugging Face hub (downloaded once, then cached).
+    adapter: the safetensors file of a basic IP-Adapter, for Stable Diffusion 1.5 and XL.
+
+    Raises ModelError when it is not there, not of a kind that takes image embeddings, or has no safetensors.
+    """
+    import diffusers
+
+    source = str(source)
+    folder = Path(source)
+    name = folder.name if folder.is_dir() else source
+    if folder.is_dir() and not (folder / "model_index.json").is_file():
+        raise ModelError(f"{folder} is not a folder of diffusers: it has no model_index.json")
+    try:
+        kind = diffusers.DiffusionPipeline.load_config(source).get("_class_name")
+        if kind not in SUPPORTED:
+            raise ModelError(f"{name} is a {kind}, which takes no CLIP image embedding here: use one of {', '.join(SUPPORTED)}")
+        pipeline = getattr(diffusers, kind).from_pretrained(
+            source, dtype=dtype, use_safetensors=True, low_cpu_mem_usage=diffusers.utils.is_accelerate_available()
+        )
+    except (OSError, ValueError, ImportError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        advice = "a folder needs all its parts as .safetensors; a name needs internet the first time"
+        raise ModelError(f"{name} could not be loaded ({reason}): {advice}") from error
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.to(device)
+    if kind in KANDINSKY:
+        return Decoder(name, pipeline, pipeline.unet.config.encoder_hid_dim)
+    if kind == UNCLIP:
+        return Decoder(name, pipeline, pipeline.image_normalizer.config.embedding_dim)
+    if adapter is None:
+        raise ModelError(f"{name} ({kind}) reads text only: choose an IP-Adapter for it, which lets it see image embeddings")
+    return Decoder(f"{name} + {Path(adapter).stem}", pipeline, add_adapter(pipeline, Path(adapter), name))
+
+
+def add_adapter(pipeline: object, file: Path, name: str) -> int:
+    """Load a basic IP-Adapter into a pipeline; returns the width of the embeddings that it takes."""
+    parts = {"image_proj": {}, "ip_adapter": {}}
+    try:
+        with safe_open(file, framework="pt") as opened:
+            for key in opened.keys():  # noqa: SIM118
+                part, _, rest = key.partition(".")
+                parts.setdefault(part, {})[rest] = opened.get_tensor(key)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise ModelError(f"there is no file {file}") from error
+    except SafetensorError as error:
+        raise ModelError(f"{file.name} is not a complete safetensors file ({error})") from error
+    if "proj.weight" not in parts["image_proj"] or not parts["ip_adapter"]:
+        raise ModelError(
+            f"{file.name} is not a basic IP-Adapter. Plus, Full and FaceID adapters read more than one embedding: use, say, "
+            f"ip-adapter_sd15.safetensors or ip-adapter_sdxl.safetensors"
+        )
+    try:
+        pipeline.load_ip_adapter(
+            {"image_proj": parts["image_proj"], "ip_adapter": parts["ip_adapter"]},
+            subfolder="",
+            weight_name=file.name,
+            image_encoder_folder=None,
+        )
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ModelError(f"{file.name} was made for another model than {name}: take the one for SD 1.5 or for SDXL") from error
+    return parts["image_proj"]["proj.weight"].shape[1]
+
+
+def feathered(mask: Tensor, pixels: int) -> Tensor:
+    """A mask [h, w] that fades in over so many pixels inside its edge; 0 stays 0, and its highest value stays as high."""
+    total, inner = mask.clone(), mask[None, None]
+    for _ in range(pixels):
+        inner = -F.max_pool2d(-inner, 3, stride=1, padding=1)
+        total += inner[0, 0]
+    return total * (mask.max() / total.max())
+
+
+def as_picture(pixels: Tensor) -> Image.Image:
+    """[1, 3, h, w] in 0..1 as PIL."""
+    return Image.fromarray((pixels[0].permute(1, 2, 0).cpu() * 255).round().byte().numpy())
+
+
+@contextmanager
+def memory_advice(name: str, size: dict) -> Iterator[None]:
+    """Turns an out-of-memory error into one that says what to change."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error).lower()
+        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "out of memory" not in text and "allocate" not in text:
+            raise
+        what = f"a picture of {size['width']} x {size['height']} px" if len(size) == 2 else "a picture"
+        raise MemoryLimitError(
+            f"there is not enough memory for {what} with {name}: make it smaller, load the pipeline with offload, or in float16"
+        ) from error
