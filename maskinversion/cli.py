@@ -1,6 +1,7 @@
-"""The command line: `maskinversion invert | classify | demo | doctor`. It only translates; the library does the work."""
+"""The command line: `maskinversion invert | classify | demo | doctor | bench`. It only translates; the library does the work."""
 
 import argparse
+import dataclasses
 import importlib.metadata
 import json
 import platform
@@ -12,10 +13,12 @@ import torch
 from huggingface_hub.constants import HF_HUB_CACHE
 from PIL import Image
 
+from .bench.run import METHODS, Settings
+from .bench.run import run as bench
 from .errors import InputError, MaskInversionError
 from .examples import EXAMPLES, load_example
 from .geometry import FITS, as_pixels
-from .inverter import MaskInverter
+from .inverter import PRECISIONS, MaskInverter
 from .loading import BUNDLED, best_device, bundled_classes, load_clip
 from .overlay import overlay
 from .tasks.classify import classify
@@ -64,6 +67,19 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("maskinversion-demo"))
     demo.set_defaults(run=run_demo)
 
+    bench = commands.add_parser("bench", help="time and memory against other ways to the same tokens (many minutes)")
+    bench.add_argument("--model", default="ViT-B-16", help="an open_clip ViT, with random weights (default: %(default)s)")
+    bench.add_argument("--size", type=int, default=224, help="pixels (default: %(default)s)")
+    bench.add_argument("--masks", type=int, nargs="+", default=[1, 5, 10, 100])
+    bench.add_argument("--iterations", type=int, default=10)
+    bench.add_argument("--layers", type=int, default=1)
+    bench.add_argument("--repeats", type=int, default=3, help="the fastest counts (default: %(default)s)")
+    bench.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    bench.add_argument("--reference", type=Path, help="folder of the published package; tests/reference/compare.py installs it")
+    bench.add_argument("--slow-masks", type=int, default=10, help="most masks for the baselines by autograd (default: %(default)s)")
+    bench.add_argument("--out", type=Path, default=Path("maskinversion-bench"), help="folder for bench.json, bench.md, bench.png")
+    bench.set_defaults(run=run_bench)
+
     doctor = commands.add_parser("doctor", help="print versions, devices and the models found")
     doctor.set_defaults(run=run_doctor)
     return top
@@ -83,7 +99,8 @@ def add_inversion(command: argparse.ArgumentParser) -> None:
     command.add_argument("--alpha", type=float, help="pull towards the whole image; 0 is the region only")
     command.add_argument("--layers", type=int, help="last blocks that the map sums over")
     command.add_argument("--image-size", type=int, help="pixels that the model sees (default: its own)")
-    command.add_argument("--fit", choices=FITS, help="how the picture becomes a square")
+    command.add_argument("--fit", choices=FITS, help="how the picture becomes what the model sees")
+    command.add_argument("--precision", choices=PRECISIONS, help="fast: large products in bfloat16")
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -100,7 +117,7 @@ def open_picture(path: Path) -> Image.Image:
 
 
 def make_inverter(args: argparse.Namespace) -> MaskInverter:
-    names = ("iterations", "lr", "alpha", "layers", "image_size", "fit")
+    names = ("iterations", "lr", "alpha", "layers", "image_size", "fit", "precision")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     return MaskInverter(load_clip(args.clip, args.architecture, args.device), **given)
 
@@ -174,6 +191,12 @@ def run_demo(args: argparse.Namespace) -> None:
         print(path)
     print(f"The masks are of: {', '.join(example.names)}. What the tokens say:")
     print_classification(tokens.embeddings, inverter, bundled_classes(), top=3)
+
+
+def run_bench(args: argparse.Namespace) -> None:
+    names = {field.name for field in dataclasses.fields(Settings)}
+    given = {name: tuple(v) if isinstance(v, list) else v for name, v in vars(args).items() if name in names}
+    bench(Settings(**given), args.out)
 
 
 def run_doctor(args: argparse.Namespace) -> None:

@@ -1,6 +1,8 @@
 """The README's table of supported models, from what the tests run.
 
     python tests/supported.py        # prints it
+
+test_readme.py compares it with the README.
 """
 
 import open_clip

@@ -1,0 +1,79 @@
+"""One measurement in a process of its own: `python -m maskinversion.bench.worker CASE.json`, prints JSON.
+
+The published package has its own open_clip, and its module is called `maskinversion` too: for it this file is run by its path,
+so nothing of this library may be imported at the top.
+"""
+
+import json
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+
+
+def inputs(size: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """An image [size, size, 3] and masks [count, size, size], the same in every process."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(count, 1, 6, 6, generator=generator)
+    masks = (F.interpolate(noise, size=size, mode="bilinear")[:, 0] > 0.5).float()
+    masks[:, size // 3 : size // 2, size // 3 : size // 2] = 1  # none is empty
+    return torch.rand(size, size, 3, generator=generator), masks
+
+
+def prepare(case: dict):
+    """The job: image to tokens, the encoding included."""
+    import open_clip
+
+    torch.manual_seed(0)
+    image, masks = inputs(case["size"], case["masks"])
+    pixels = image.permute(2, 0, 1)[None] * 2 - 1
+    iterations, lr = case["iterations"], case["lr"]
+    if case["method"] == "reference":
+        from maskinversion import MaskInversion
+
+        model = open_clip.create_model(case["model"]).eval()
+        wrapped = MaskInversion(model, layer_index=-case["layers"], lr=lr, iterations=iterations)
+        return lambda: wrapped.compute_maskinversion(pixels, masks)
+    if case["method"] in ("exact", "fast"):
+        import maskinversion as mi
+
+        clip = mi.load_clip(case["model"], device="cpu")
+        inverter = mi.MaskInverter(clip, iterations, lr, layers=case["layers"], image_size=case["size"], precision=case["method"])
+        return lambda: inverter.invert(inverter.encode(image), masks)
+    from maskinversion.bench.baselines import BASELINES
+
+    visual = open_clip.create_model(case["model"], force_image_size=case["size"]).eval().requires_grad_(False).visual
+    return lambda: BASELINES[case["method"]](visual, pixels, masks, iterations, lr)
+
+
+def high_water() -> int | None:
+    """The process's largest memory so far in bytes, and start anew; None where the system does not say."""
+    try:
+        with open("/proc/self/status") as status:
+            peak = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+        with open("/proc/self/clear_refs", "w") as reset:
+            reset.write("5")
+    except OSError:
+        return None
+    return peak
+
+
+def main() -> None:
+    with open(sys.argv[1]) as file:
+        case = json.load(file)
+    torch.set_num_threads(case["threads"])
+    job = prepare(case)
+    high_water()
+    before = high_water()
+    seconds = []
+    for _ in range(case["repeats"]):
+        start = time.perf_counter()
+        job()
+        seconds.append(time.perf_counter() - start)
+    after = high_water()
+    print(json.dumps({"seconds": min(seconds), "bytes": None if before is None else after - before}))
+
+
+if __name__ == "__main__":
+    main()
