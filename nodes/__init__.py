@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .classify import ClassifyRegion
+from .diffusion import GenerateFromTokens, InpaintFromTokens, LoadPipeline
 from .example import ExampleScene
 from .invert import MaskInversion
 from .ip_adapter import TokenOfNothing, TokensToEmbeds
@@ -18,4 +19,5 @@ class MaskInversionExtension(ComfyExtension):
             *(LoadClip, MaskInversion, MapOverlay, ClassifyRegion, ExampleScene),
             *(BlendTokens, PullTokens, SubtractTokens, VaryTokens, StackTokens, PickTokens, SaveTokens, LoadTokens),
             *(TokenOfNothing, TokensToEmbeds),
+            *(LoadPipeline, GenerateFromTokens, InpaintFromTokens),
         ]

@@ -213,8 +213,25 @@ class TestEmbeds:
         return {"ui": {"text": [json.dumps(report)]}}
 
 
+class TestOutside:
+    """Whether pictures are the same, to the bit, where a mask is 0."""
+
+    INPUT_TYPES = classmethod(lambda s: {"required": {"image": ("IMAGE",), "mask": ("MASK",), "result": ("IMAGE",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "test", True
+
+    def look(self, image, mask, result):
+        differs = (result != image).any(-1)
+        outside = mask[0] == 0
+        report = {
+            "shape": list(result.shape),
+            "same outside": not bool(differs[:, outside].any()),
+            "changed inside": float(differs[:, ~outside].float().mean()),
+        }
+        return {"ui": {"text": [json.dumps(report)]}}
+
+
 KINDS = (TestImage, TestMask, TestPlainEncode, TestReport, TestOutput, TestAfter, TestRegion, TestConditioning)
-KINDS += (TestConditioned, TestTokens, TestOutputState, TestLatent, TestEmbeds)
+KINDS += (TestConditioned, TestTokens, TestOutputState, TestLatent, TestEmbeds, TestOutside)
 NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in KINDS}
 '''
 

@@ -68,11 +68,12 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Decoder:
-    """What `load_decoder` returns. name: where it came from. width: of the embeddings that it takes."""
+    """What `load_decoder` returns. name: where it came from. width: of the embeddings that it takes. offload: see there."""
 
     name: str
     pipeline: object
     width: int
+    offload: torch.device | None = None
 
     @property
     def kind(self) -> str:
@@ -92,7 +93,7 @@ class Decoder:
     @cached_property
     def grain(self) -> int:
         """Sizes in pixels are multiples of this."""
-        return self.pipeline.movq_scale_factor**2 if self.kind in KANDINSKY else self.pipeline.vae_scale_factor
+        return self.pipeline.movq_scale_factor**2 if self.kind in KANDINSKY else max(8, self.pipeline.vae_scale_factor)
 
     @cached_property
     def inpainter(self) -> object:
@@ -109,14 +110,18 @@ class Decoder:
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
-    def offload(self, device: torch.device) -> None:
-        """From now on keep the weights where they are, and bring each layer to `device` only while it computes."""
-        self.pipeline.enable_group_offload(
-            onload_device=device,
-            offload_device=torch.device("cpu"),
-            offload_type="leaf_level",
-            exclude_modules=["image_normalizer"],
-        )
+    @contextmanager
+    def placed(self, pipeline: object) -> Iterator[None]:
+        """With `offload`, each part is on that device only while it computes, and none of them afterwards."""
+        if self.offload is None:
+            yield
+            return
+        pipeline.enable_model_cpu_offload(device=self.offload)
+        try:
+            yield
+        finally:
+            pipeline.remove_all_hooks()
+            pipeline.to("cpu", silence_dtype_warnings=True)
 
     def generate(
         self,
@@ -219,24 +224,25 @@ class Decoder:
         self.check(tokens)
         embeddings = torch.cat([one.embeddings for one in tokens])
         against = self.against(negative, tokens).to(embeddings)
-        if self.width and self.kind not in (*KANDINSKY, UNCLIP):
+        if self.kind not in (*KANDINSKY, UNCLIP):
             pipeline.set_ip_adapter_scale(settings.adapter_scale)
         total = len(embeddings) * settings.count
-        for number in range(total):
-            step = Steps(number + 1, total, pipeline, callback)
-            arguments = self.conditioning(embeddings[number // settings.count], against, settings, pipeline, step)
-            generator = torch.Generator().manual_seed((settings.seed + number) % 2**63)
-            with memory_advice(self.name, size):
-                found = pipeline(
-                    **arguments,
-                    **inputs,
-                    **size,
-                    num_inference_steps=settings.steps,
-                    guidance_scale=settings.guidance,
-                    generator=generator,
-                    output_type="np",
-                )
-            yield torch.from_numpy(found.images[0]).float()
+        with self.placed(pipeline):
+            for number in range(total):
+                step = Steps(number + 1, total, pipeline, callback)
+                arguments = self.conditioning(embeddings[number // settings.count], against, settings, pipeline, step)
+                generator = torch.Generator().manual_seed((settings.seed + number) % 2**63)
+                with memory_advice(self.name, size):
+                    found = pipeline(
+                        **arguments,
+                        **inputs,
+                        **size,
+                        num_inference_steps=settings.steps,
+                        guidance_scale=settings.guidance,
+                        generator=generator,
+                        output_type="np",
+                    )
+                yield torch.from_numpy(found.images[0]).float()
 
     def against(self, negative: Sequence[LocalizedTokens] | None, tokens: Sequence[LocalizedTokens]) -> Tensor:
         """What the guidance leads away from [D]."""
@@ -280,12 +286,17 @@ class Steps:
 
 
 def load_decoder(
-    source: str | Path, dtype: torch.dtype = torch.float32, adapter: str | Path | None = None, device: object = "cpu"
+    source: str | Path,
+    dtype: torch.dtype = torch.float32,
+    adapter: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    offload: str | torch.device | None = None,
 ) -> Decoder:
     """Load a pipeline, from safetensors only, that makes pictures of CLIP image embeddings.
 
     source: a folder with a model_index.json, or the id of one on the Hugging Face hub (downloaded once, then cached).
     adapter: the safetensors file of a basic IP-Adapter, for Stable Diffusion 1.5 and XL.
+    device: where it is, and runs. offload: a device to bring each part to only while it computes; `device` is then the CPU.
 
     Raises ModelError when it is not there, not of a kind that takes image embeddings, or has no safetensors.
     """
@@ -296,26 +307,24 @@ def load_decoder(
     name = folder.name if folder.is_dir() else source
     if folder.is_dir() and not (folder / "model_index.json").is_file():
         raise ModelError(f"{folder} is not a folder of diffusers: it has no model_index.json")
-    try:
+    with loading_advice(name):
         kind = diffusers.DiffusionPipeline.load_config(source).get("_class_name")
-        if kind not in SUPPORTED:
-            raise ModelError(f"{name} is a {kind}, which takes no CLIP image embedding here: use one of {', '.join(SUPPORTED)}")
-        pipeline = getattr(diffusers, kind).from_pretrained(
-            source, dtype=dtype, use_safetensors=True, low_cpu_mem_usage=diffusers.utils.is_accelerate_available()
-        )
-    except (OSError, ValueError, ImportError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        advice = "a folder needs all its parts as .safetensors; a name needs internet the first time"
-        raise ModelError(f"{name} could not be loaded ({reason}): {advice}") from error
+    if kind not in SUPPORTED:
+        raise ModelError(f"{name} is a {kind}, which takes no CLIP image embedding here: use one of {', '.join(SUPPORTED)}")
+    with loading_advice(name):
+        pipeline = getattr(diffusers, kind).from_pretrained(source, dtype=dtype, use_safetensors=True)
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.to(device)
     if kind in KANDINSKY:
-        return Decoder(name, pipeline, pipeline.unet.config.encoder_hid_dim)
-    if kind == UNCLIP:
-        return Decoder(name, pipeline, pipeline.image_normalizer.config.embedding_dim)
-    if adapter is None:
+        width = pipeline.unet.config.encoder_hid_dim
+    elif kind == UNCLIP:
+        width = pipeline.image_normalizer.config.embedding_dim
+    elif adapter is None:
         raise ModelError(f"{name} ({kind}) reads text only: choose an IP-Adapter for it, which lets it see image embeddings")
-    return Decoder(f"{name} + {Path(adapter).stem}", pipeline, add_adapter(pipeline, Path(adapter), name))
+    else:
+        width = add_adapter(pipeline, Path(adapter), name)
+        name = f"{name} + {Path(adapter).stem}"
+    pipeline.to("cpu" if offload else device, silence_dtype_warnings=True)
+    return Decoder(name, pipeline, width, torch.device(offload) if offload else None)
 
 
 def add_adapter(pipeline: object, file: Path, name: str) -> int:
@@ -374,3 +383,13 @@ def memory_advice(name: str, size: dict) -> Iterator[None]:
         raise MemoryLimitError(
             f"there is not enough memory for {what} with {name}: make it smaller, load the pipeline with offload, or in float16"
         ) from error
+
+
+@contextmanager
+def loading_advice(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, ImportError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        advice = "a folder needs all its parts as .safetensors; a name needs internet the first time"
+        raise ModelError(f"{name} could not be loaded ({reason}): {advice}") from error

@@ -1,0 +1,282 @@
+"""Pictures from tokens, with pipelines of diffusers."""
+
+import os
+import re
+import time
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+import comfy.latent_formats
+import comfy.model_management
+import folder_paths
+import torch
+from comfy_api.latest import ComfyAPISync, io
+from latent_preview import Latent2RGBPreviewer
+from PIL import Image
+
+from ..maskinversion import InputError, ModelError
+from ..maskinversion.tasks.diffusion import UNCLIP, Settings
+from .managed_pipeline import ManagedDecoder
+from .types import CATEGORY, TokensSocket
+
+SUBCATEGORY = f"{CATEGORY}/diffusers"
+PipelineSocket = io.Custom("MASKINVERSION_PIPELINE")  # a ManagedDecoder
+
+NOTHING_FOUND = "(nothing found)"
+NO_ADAPTER = "(none)"
+DTYPES = {"auto": None, "float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+PREVIEW_SECONDS = 0.2
+MAX_PIXELS = 8192
+
+# Every pipeline still in use, so that two loaders of the same one share it.
+loaded: WeakValueDictionary[tuple, ManagedDecoder] = WeakValueDictionary()
+
+
+class LoadPipeline(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MaskInversionLoadPipeline",
+            display_name="Load Pipeline for Tokens",
+            category=SUBCATEGORY,
+            description="Loads a diffusers pipeline that makes pictures of tokens: Kandinsky 2.2, Stable unCLIP, or Stable "
+            "Diffusion 1.5 / XL with an IP-Adapter. Only safetensors.",
+            search_aliases=["kandinsky loader", "diffusers loader", "unclip loader"],
+            inputs=[
+                io.DynamicCombo.Input(
+                    "source",
+                    options=[
+                        io.DynamicCombo.Option(
+                            "folder",
+                            [
+                                io.Combo.Input(
+                                    "folder",
+                                    options=found_folders() or [NOTHING_FOUND],
+                                    tooltip="A folder with a model_index.json, in models/diffusers.",
+                                )
+                            ],
+                        ),
+                        io.DynamicCombo.Option(
+                            "hub",
+                            [
+                                io.String.Input(
+                                    "name",
+                                    default="kandinsky-community/kandinsky-2-2-decoder",
+                                    tooltip="OWNER/NAME on the Hugging Face hub. Downloaded once, and kept in its usual cache.",
+                                )
+                            ],
+                        ),
+                    ],
+                    tooltip="'folder' is a pipeline in ComfyUI's models/diffusers. 'hub' is downloaded the first time.",
+                ),
+                io.Combo.Input(
+                    "ip_adapter",
+                    options=[NO_ADAPTER, *found_adapters()],
+                    tooltip="For Stable Diffusion 1.5 and XL only: a basic IP-Adapter in models/ipadapter, as safetensors.",
+                ),
+                io.Combo.Input(
+                    "dtype", options=list(DTYPES), advanced=True, tooltip="auto is what ComfyUI takes for this machine."
+                ),
+                io.Boolean.Input(
+                    "offload",
+                    default=False,
+                    advanced=True,
+                    tooltip="Bring each part to the graphics card only while it computes: slower, and needs much less memory.",
+                ),
+            ],
+            outputs=[PipelineSocket.Output(display_name="pipeline", tooltip="For Generate and Inpaint from Tokens.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, source: dict, ip_adapter: str, dtype: str, offload: bool) -> tuple:
+        return identity(chosen(source), adapter_file(ip_adapter), dtype, offload)
+
+    @classmethod
+    def execute(cls, source: dict, ip_adapter: str, dtype: str, offload: bool) -> io.NodeOutput:
+        name, adapter = chosen(source), adapter_file(ip_adapter)
+        key = identity(name, adapter, dtype, offload)
+        pipeline = loaded.get(key)
+        if pipeline is None:
+            pipeline = loaded[key] = ManagedDecoder.load(name, adapter, DTYPES[dtype], offload)
+        return io.NodeOutput(pipeline)
+
+
+def conditioning_inputs() -> list[io.Input]:
+    return [
+        PipelineSocket.Input("pipeline"),
+        TokensSocket.Input("tokens", tooltip="Every token makes its own pictures. Of the CLIP that the pipeline was trained with."),
+    ]
+
+
+def sampling_inputs(size: int) -> list[io.Input]:
+    side = "0 is the picture's own size." if size == 0 else "In pixels."
+    return [
+        io.Int.Input("width", default=size, min=0, max=MAX_PIXELS, step=8, tooltip=side),
+        io.Int.Input("height", default=size, min=0, max=MAX_PIXELS, step=8, tooltip=side),
+        io.Int.Input("steps", default=30, min=1, max=1000, tooltip="More take longer and are cleaner."),
+        io.Float.Input("guidance", default=4.0, min=0.0, max=50.0, step=0.1, tooltip="How strictly to follow the token."),
+        io.Int.Input("count", default=1, min=1, max=64, tooltip="Pictures for each token, made one after the other."),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=0xFFFFFFFFFFFFFFFF,
+            control_after_generate=True,
+            tooltip="Of the first picture; the next ones take the next numbers.",
+        ),
+        io.String.Input("prompt", default="", multiline=True, tooltip="Kandinsky reads no text; the others add it to the token."),
+        io.String.Input("negative_prompt", default="", multiline=True, tooltip="Kandinsky reads no text."),
+        io.Float.Input(
+            "adapter_scale", default=1.0, min=0.0, max=2.0, step=0.05, advanced=True, tooltip="How much an IP-Adapter counts."
+        ),
+        TokensSocket.Input(
+            "negative",
+            optional=True,
+            tooltip="One token to lead away from. For Kandinsky connect Token of Nothing. Without it: zeros.",
+        ),
+    ]
+
+
+class GenerateFromTokens(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MaskInversionGenerate",
+            display_name="Generate from Tokens",
+            category=SUBCATEGORY,
+            description="Makes new pictures of what is in a region.",
+            search_aliases=["kandinsky", "unclip", "image variations"],
+            inputs=[*conditioning_inputs(), *sampling_inputs(512)],
+            outputs=[io.Image.Output(display_name="images", tooltip="All pictures of the first token, then of the second, ...")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, pipeline: ManagedDecoder, tokens, negative=None, **sampling) -> io.NodeOutput:
+        decoder = pipeline.ready()
+        steps = PreviewSteps(cls.hidden.unique_id, decoder.kind)
+        return finished(decoder.generate(tokens, settings(sampling), negative, steps))
+
+
+class InpaintFromTokens(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MaskInversionInpaint",
+            display_name="Inpaint from Tokens",
+            category=SUBCATEGORY,
+            description="Paints what is in one region into another place. Outside the mask the picture stays exactly as it was.",
+            search_aliases=["kandinsky inpaint", "object transfer", "edit region"],
+            inputs=[
+                *conditioning_inputs(),
+                io.Image.Input("image", tooltip="The picture to paint into; one."),
+                io.Mask.Input("mask", tooltip="White where to paint; one."),
+                io.Int.Input(
+                    "feather", default=8, min=0, max=256, tooltip="Over how many pixels, inside the mask, the painting fades in."
+                ),
+                *sampling_inputs(0),
+            ],
+            outputs=[io.Image.Output(display_name="images", tooltip="As large as the picture; one for each token and count.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, pipeline: ManagedDecoder, tokens, image, mask, feather, negative=None, **sampling) -> io.NodeOutput:
+        if len(image) != 1:
+            raise InputError(f"there are {len(image)} pictures to paint into; give one")
+        decoder = pipeline.ready()
+        steps = PreviewSteps(cls.hidden.unique_id, decoder.kind)
+        return finished(decoder.inpaint(tokens, image[0], mask, settings(sampling), feather, negative, steps))
+
+
+def settings(sampling: dict) -> Settings:
+    """The widgets as the library takes them, where no size is None."""
+    return Settings(**sampling | {side: sampling[side] or None for side in ("width", "height")})
+
+
+def finished(images: torch.Tensor) -> io.NodeOutput:
+    return io.NodeOutput(images.to(comfy.model_management.intermediate_device()))
+
+
+class PreviewSteps:
+    """The progress bar over all pictures, with what is there so far of the current one; and the place to stop at an interrupt."""
+
+    def __init__(self, node: str, kind: str):
+        self.node = node
+        self.shown = 0.0
+        self.api = ComfyAPISync()
+        self.previewer = None
+        if kind.startswith("StableDiffusion") or kind == UNCLIP:
+            space = comfy.latent_formats.SDXL() if "XL" in kind else comfy.latent_formats.SD15()
+            self.previewer = Latent2RGBPreviewer(space.latent_rgb_factors, space.latent_rgb_factors_bias)
+
+    def __call__(self, picture: int, pictures: int, step: int, steps: int, latents: torch.Tensor) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        preview = None
+        if step == steps or time.monotonic() - self.shown > PREVIEW_SECONDS:
+            self.shown = time.monotonic()
+            preview = self.picture(latents[:1].float())
+        done = (picture - 1) * steps + step
+        self.api.execution.set_progress(done, pictures * steps, node_id=self.node, preview_image=preview)
+
+    def picture(self, latents: torch.Tensor) -> Image.Image:
+        if self.previewer is not None:
+            return self.previewer.decode_latent_to_preview(latents)
+        channels = latents[0, :3].movedim(0, -1)  # Kandinsky's are near to colours
+        low, high = channels.aminmax()
+        return Image.fromarray(((channels - low) / (high - low).clamp(min=1e-6) * 255).byte().cpu().numpy())
+
+
+def chosen(source: dict) -> str:
+    """What `load_decoder` takes. Raises InputError for a name that cannot be one, ModelError for a folder that is gone."""
+    if source["source"] == "hub":
+        name = source["name"].strip()
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or ".." in name:
+            raise InputError(f"{name!r} is not a name on the Hugging Face hub: write OWNER/NAME")
+        return name
+    return str(located(source["folder"], "diffusers", "a folder of a diffusers pipeline"))
+
+
+def adapter_file(name: str) -> Path | None:
+    return None if name == NO_ADAPTER else located(name, "ipadapter", "an IP-Adapter")
+
+
+def bases(kind: str) -> list[Path]:
+    """ComfyUI's folders of one kind of models, whether or not any pack has registered it."""
+    registered = folder_paths.get_folder_paths(kind) if kind in folder_paths.folder_names_and_paths else []
+    return list(dict.fromkeys(map(Path, [*registered, Path(folder_paths.models_dir, kind)])))
+
+
+def located(relative: str, kind: str, what: str) -> Path:
+    for base in bases(kind):
+        if relative != NOTHING_FOUND and (base / relative).exists():
+            return base / relative
+    missing = "nothing was found" if relative == NOTHING_FOUND else f"{relative} is no longer there"
+    raise ModelError(f"{missing}: put {what} into {bases(kind)[0]} and press R to refresh the list")
+
+
+def found_folders() -> list[str]:
+    found = [(base, file.parent) for base, file in every_file("diffusers") if file.name == "model_index.json"]
+    return list(dict.fromkeys(folder.relative_to(base).as_posix() for base, folder in found if folder != base))
+
+
+def found_adapters() -> list[str]:
+    found = [(base, file) for base, file in every_file("ipadapter") if file.suffix == ".safetensors"]
+    return list(dict.fromkeys(file.relative_to(base).as_posix() for base, file in found))
+
+
+def every_file(kind: str) -> list[tuple[Path, Path]]:
+    """(base, file) of all files, links followed, as ComfyUI itself looks for models."""
+    return [
+        (base, Path(folder, file))
+        for base in bases(kind)
+        for folder, _, files in sorted(os.walk(base, followlinks=True))
+        for file in sorted(files)
+    ]
+
+
+def identity(name: str, adapter: Path | None, dtype: str, offload: bool) -> tuple:
+    """Changes when the weights do."""
+    files = sorted(path for path in Path(name).rglob("*") if path.is_file()) if Path(name).is_dir() else []
+    files += [adapter] if adapter else []
+    return name, str(adapter), dtype, offload, *((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files)
