@@ -22,7 +22,7 @@ from .objective import DiceObjective
 from .tokens import LocalizedTokens, overlap
 
 PRECISIONS = ("exact", "fast")
-PARAMETERS = ("iterations", "lr", "alpha", "layers", "image_size", "fit", "precision")
+PARAMETERS = ("iterations", "lr", "alpha", "layers", "image_size", "fit", "precision", "tolerance")
 
 Callback = Callable[[int, int, Tensor, Tensor], None]
 
@@ -54,6 +54,7 @@ class MaskInverter:
     fit: `stretch`, `pad`, `crop` or `aspect`, see `Geometry`.
     precision: `exact`, or `fast`: the large products in bfloat16, where that is faster on this device; the map, the loss and the
         steps stay in float32.
+    tolerance: stop early, once no mask's loss has changed by this much in a step; 0 does all iterations, as the reference.
 
     Raises InputError for a value that cannot be used.
     """
@@ -68,6 +69,7 @@ class MaskInverter:
         image_size: int | None = None,
         fit: str = "stretch",
         precision: str = "exact",
+        tolerance: float = 0.0,
     ):
         tower = clip.tower
         if not iterations >= 1:
@@ -80,10 +82,13 @@ class MaskInverter:
             raise InputError(f"layers is {layers}; {clip.name} has {tower.depth} blocks, so it must be 1 to {tower.depth}")
         if fit not in FITS:
             raise InputError(f"fit is {fit!r}; it must be one of {', '.join(FITS)}")
+        if not tolerance >= 0:
+            raise InputError(f"tolerance is {tolerance}; it must not be negative")
         if precision not in PRECISIONS:
             raise InputError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
         self.clip = clip
         self.precision = precision
+        self.tolerance = tolerance
         self.iterations = iterations
         self.lr = lr
         self.alpha = alpha
@@ -179,6 +184,9 @@ class MaskInverter:
                 gradient[chunk] = (by_unit - (by_unit * unit).sum(1, keepdim=True) * unit) / length
             if callback is not None:
                 callback(step + 1, self.iterations, objective.render(relevance), losses[step])
+            if self.tolerance and step and (losses[step] - losses[step - 1]).abs().max() < self.tolerance:
+                losses = losses[: step + 1]
+                break
             update(tokens, gradient)
         maps = objective.render(relevance)
         parameters = {

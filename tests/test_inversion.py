@@ -287,3 +287,14 @@ def test_fast_precision_stays_close_to_exact(count, monkeypatch):
     )
     assert F.cosine_similarity(exact.embeddings, fast.embeddings).min() > 0.999
     assert not torch.equal(exact.embeddings, fast.embeddings) and fast.maps.dtype == torch.float32
+
+
+def test_it_can_stop_when_the_loss_has_settled():
+    image, masks = picture(48, 3)
+    clip = small_clip()
+    whole, early = (mi.MaskInverter(clip, iterations=60, lr=0.05, tolerance=tolerance) for tolerance in (0.0, 5e-3))
+    whole, early = (inverter.invert(inverter.encode(image), masks) for inverter in (whole, early))
+    steps = len(early.losses)
+    assert len(whole.losses) == 60 and 2 < steps < 60
+    assert torch.equal(early.losses, whole.losses[:steps])
+    assert (early.losses[-1] - early.losses[-2]).abs().max() < 5e-3 <= (early.losses[-2] - early.losses[-3]).abs().max()
