@@ -7,6 +7,7 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import maskinversion as mi
 from maskinversion import inverter as inverter_module
@@ -298,3 +299,27 @@ def test_it_can_stop_when_the_loss_has_settled():
     assert len(whole.losses) == 60 and 2 < steps < 60
     assert torch.equal(early.losses, whole.losses[:steps])
     assert (early.losses[-1] - early.losses[-2]).abs().max() < 5e-3 <= (early.losses[-2] - early.losses[-3]).abs().max()
+
+
+class CountsWaits(TorchDispatchMode):
+    """Counts the operations for which a GPU's results have to be waited for."""
+
+    def __init__(self):
+        super().__init__()
+        self.waits = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.waits += any(name in str(function) for name in ("_local_scalar_dense", "nonzero", "_to_copy"))
+        return function(*args, **(kwargs or {}))
+
+
+def test_no_step_waits_for_the_device():
+    image, masks = picture(48, 3)
+    counts = []
+    for iterations in (5, 15):
+        inverter = mi.MaskInverter(small_clip(), iterations=iterations, alpha=1.0, layers=2)
+        encoded = inverter.encode(image)
+        with CountsWaits() as counted:
+            inverter.invert(encoded, masks, lambda *_: None)
+        counts.append(counted.waits)
+    assert counts[0] == counts[1] > 0
