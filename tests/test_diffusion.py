@@ -172,8 +172,8 @@ def test_offloaded_and_in_bfloat16_it_runs_too(folders, name):
 def test_tokens_of_the_wrong_width_are_refused_with_both_names(any_decoder):
     name, decoder = any_decoder
     call = decoder.generate if name in MAKES else lambda t, s: decoder.inpaint(t, torch.rand(32, 32, 3), torch.ones(32, 32), s)
-    with pytest.raises(mi.InputError, match=rf"are of one and have 512 numbers each, but {name}.* takes 256"):
-        call([made(1, width=512)], SETTINGS)
+    with pytest.raises(mi.InputError, match=rf"are of one and have {2 * WIDTH} numbers each, but {name}.* takes {WIDTH}"):
+        call([made(1, width=2 * WIDTH)], SETTINGS)
 
 
 def test_tokens_of_another_clip_as_wide_are_refused_where_the_pipeline_has_its_own(folders):

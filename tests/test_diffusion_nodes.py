@@ -6,27 +6,12 @@ from pathlib import Path
 
 import pytest
 import small_pipelines
-from safetensors.torch import load_file
+from small_pipelines import loader
 from test_nodes import inversion
 
-pytest_plugins = ["comfy"]
+pytest_plugins = ["comfy", "small_pipelines"]
 
 SAMPLING = dict(width=32, height=32, steps=2, guidance=3.0, count=1, seed=1, prompt="", negative_prompt="", adapter_scale=1.0)
-
-
-@pytest.fixture(scope="module")
-def pipelines(server):
-    base = server.base / "models" / "diffusers"
-    for name in small_pipelines.NAMES:
-        small_pipelines.write(name, base)
-    bundled = load_file(Path(__file__).parents[1] / "maskinversion" / "bundled" / "open_clip_model.safetensors")
-    small_pipelines.vision(bundled["visual.proj"]).save_pretrained(base / "unclip" / "image_encoder")
-    small_pipelines.vision().save_pretrained(small_pipelines.write("unclip", base / "other") / "image_encoder")
-    for name in ("sd", "sdxl"):
-        file = small_pipelines.write_adapter(name, base)
-        target = server.base / "models" / "ipadapter" / file.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        file.rename(target)
 
 
 @pytest.fixture
@@ -37,12 +22,6 @@ def two(server, pipelines):
     graph = inversion(defaults, masks=2, iterations=2)
     del graph["report"]
     return graph
-
-
-def loader(name, **options):
-    adapter = f"adapter_{name}.safetensors" if name in ("sd", "sdxl") else "(none)"
-    inputs = {"source": "folder", "source.folder": name, "ip_adapter": adapter, "dtype": "auto", "offload": False}
-    return {"class_type": "MaskInversionLoadPipeline", "inputs": inputs | options}
 
 
 def generating(graph, name, **sampling):
