@@ -77,12 +77,11 @@ def vary(tokens: Sets, count: int = 4, angle: float = 20.0, seed: int = 0) -> li
     for one in tokens:
         lengths(one.embeddings)
     repeated = [taken(one, [index for index in range(len(one)) for _ in range(count)]) for one in tokens]
-    noises = [torch.randn(one.embeddings.shape, generator=generator, dtype=torch.float64) for one in repeated]
+    noises = [torch.randn(one.embeddings.shape, generator=generator) for one in repeated]
 
     def turned(own: Tensor, noise: Tensor) -> Tensor:
         length = lengths(own)
         unit = own / length
-        noise = noise.to(own)
         aside = F.normalize(noise - (noise * unit).sum(1, keepdim=True) * unit, dim=1)
         return (math.cos(math.radians(angle)) * unit + math.sin(math.radians(angle)) * aside) * length
 

@@ -3,6 +3,8 @@
 import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -14,7 +16,7 @@ from comfy_api.latest import ComfyAPISync, io
 from latent_preview import Latent2RGBPreviewer
 from PIL import Image
 
-from ..maskinversion import InputError, ModelError
+from ..maskinversion import InputError, MemoryLimitError, ModelError
 from ..maskinversion.tasks.diffusion import UNCLIP, Settings
 from .managed_pipeline import ManagedDecoder
 from .types import CATEGORY, TokensSocket
@@ -155,7 +157,8 @@ class GenerateFromTokens(io.ComfyNode):
     def execute(cls, pipeline: ManagedDecoder, tokens, negative=None, **sampling) -> io.NodeOutput:
         decoder = pipeline.ready()
         steps = PreviewSteps(cls.hidden.unique_id, decoder.kind)
-        return finished(decoder.generate(tokens, settings(sampling), negative, steps))
+        with memory_back():
+            return finished(decoder.generate(tokens, settings(sampling), negative, steps))
 
 
 class InpaintFromTokens(io.ComfyNode):
@@ -186,12 +189,24 @@ class InpaintFromTokens(io.ComfyNode):
             raise InputError(f"there are {len(image)} pictures to paint into; give one")
         decoder = pipeline.ready()
         steps = PreviewSteps(cls.hidden.unique_id, decoder.kind)
-        return finished(decoder.inpaint(tokens, image[0], mask, settings(sampling), feather, negative, steps))
+        with memory_back():
+            return finished(decoder.inpaint(tokens, image[0], mask, settings(sampling), feather, negative, steps))
 
 
 def settings(sampling: dict) -> Settings:
     """The widgets as the library takes them, where no size is None."""
     return Settings(**sampling | {side: sampling[side] or None for side in ("width", "height")})
+
+
+@contextmanager
+def memory_back() -> Iterator[None]:
+    """When the memory was too small, unload everything, as ComfyUI does when it sees such an error itself."""
+    try:
+        yield
+    except MemoryLimitError:
+        comfy.model_management.unload_all_models()
+        comfy.model_management.soft_empty_cache()
+        raise
 
 
 def finished(images: torch.Tensor) -> io.NodeOutput:

@@ -1,9 +1,11 @@
 """Loading pipelines, generating and inpainting as nodes in a real ComfyUI; miniatures of random weights."""
 
+import asyncio
 import json
 import time
 from pathlib import Path
 
+import aiohttp
 import pytest
 import small_pipelines
 from small_pipelines import loader
@@ -116,3 +118,27 @@ def test_diffusers_is_not_imported_before_a_pipeline_is_loaded():
 
     code = "import sys, maskinversion.tasks.diffusion; sys.exit('diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
+
+
+def test_progress_comes_with_previews(server, two):
+    """What the page is told while a graph runs: every step, and pictures."""
+    graph = generating(two, "sd", steps=20, seed=11)
+
+    async def listen():
+        steps, previews = [], 0
+        async with aiohttp.ClientSession() as session, session.ws_connect(f"{server.url}/ws?clientId=test") as socket:
+            await socket.send_json({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
+            server.post("/prompt", {"prompt": graph, "client_id": "test"})
+            async for message in socket:
+                if message.type == aiohttp.WSMsgType.BINARY:
+                    previews += 1
+                    continue
+                told = json.loads(message.data)
+                if told["type"] == "progress_state" and "made" in told["data"]["nodes"]:
+                    made = told["data"]["nodes"]["made"]
+                    steps.append((made["value"], made["max"]))
+                if told["type"] in ("execution_success", "execution_error"):
+                    return told["type"], steps, previews
+
+    ended, steps, previews = asyncio.run(asyncio.wait_for(listen(), 60))
+    assert ended == "execution_success" and steps[-1] == (40, 40) and previews >= 2
