@@ -108,8 +108,7 @@ def test_an_interrupt_stops_it_and_the_next_run_is_as_before(server, two):
     asked = time.monotonic()
     run = server.wait(prompt)
     assert run.interrupted and "shown" not in run.outputs and time.monotonic() - asked < 3
-    server.forget()
-    assert server.images(server.submit(generating(two, "kandinsky")), "shown")[0].tobytes() == expected
+    assert server.images(server.submit_anew(generating(two, "kandinsky")), "shown")[0].tobytes() == expected
 
 
 def test_diffusers_is_not_imported_before_a_pipeline_is_loaded():

@@ -79,9 +79,7 @@ def test_the_workflow_ends_with_pictures_and_labels_and_the_same_bits_again(serv
     assert len(pictures) == 3 and pictures[0].size == (384, 384)
     text = first.text(node(graph, "MaskInversionClassify"))
     assert text.count("region") == 3
-    server.forget()
-    again = server.submit(graph)
-    assert not again.cached
+    again = server.submit_anew(graph)
     assert not again.error and again.text(node(graph, "MaskInversionClassify")) == text
     second = server.images(again, node(graph, "PreviewImage"))
     assert [p.tobytes() for p in second] == [p.tobytes() for p in pictures]
@@ -95,9 +93,7 @@ def test_tokens_maps_and_clip_vision_output_belong_together_and_repeat_to_the_bi
     assert found["same"] and found["image_embeds"] == [3, width] and found["image_sizes"] == 3
     assert found["maps"] == [3, 48, 64] and 0 <= found["range"][0] < found["range"][1] <= 1
     assert found["last_hidden_state"] == found["penultimate_hidden_states"] and found["last_hidden_state"][0] == 3
-    server.forget()
-    again = server.submit(graph)
-    assert not again.cached and report(again) == found
+    assert report(server.submit_anew(graph)) == found
 
 
 def test_an_inversion_leaves_the_model_as_it_was(server, defaults):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -298,9 +299,14 @@ def load_decoder(
     adapter: the safetensors file of a basic IP-Adapter, for Stable Diffusion 1.5 and XL.
     device: where it is, and runs. offload: a device to bring each part to only while it computes; `device` is then the CPU.
 
-    Raises ModelError when it is not there, not of a kind that takes image embeddings, or has no safetensors.
+    Raises ModelError when it is not there, not of a kind that takes image embeddings, or has no safetensors; or when the extra
+    packages are missing.
     """
     import diffusers
+
+    for package in ("transformers", *(["accelerate"] if offload else [])):
+        if find_spec(package) is None:
+            raise ModelError(f"this needs the package {package}: pip install {package}, or pip install 'maskinversion[diffusion]'")
 
     source = str(source)
     folder = Path(source)
