@@ -96,6 +96,12 @@ def test_tokens_maps_and_clip_vision_output_belong_together_and_repeat_to_the_bi
     assert report(server.submit_anew(graph)) == found
 
 
+def test_another_mask_on_a_picture_seen_before_gives_what_it_would_have_given_anew(server, defaults):
+    server.submit(inversion(defaults, masks=1))
+    found = report(server.submit(inversion(defaults, masks=2)))
+    assert report(server.submit_anew(inversion(defaults, masks=2))) == found
+
+
 def test_an_inversion_leaves_the_model_as_it_was(server, defaults):
     graph = inversion(defaults, masks=2)
     graph["before"] = {"class_type": "TestPlainEncode", "inputs": {"clip": ["clip", 0], "image": ["image", 0]}}
