@@ -1,9 +1,9 @@
-"""Draw the example scenes that the package ships, in the style that the bundled CLIP has never seen.
+"""Draw the example scenes that the package ships: two in a style the bundled CLIP was trained on, two in one it has never seen.
 
     python recipes/make_examples.py
 
-They are made of Microsoft's Fluent emoji (MIT), at three times the pixels of a training scene, so that they also look
-good on a screen.
+They are made of Google's Noto emoji (Apache-2.0) and Microsoft's Fluent emoji (MIT), at four times the pixels of a training
+scene, so that they also look good on a screen.
 """
 
 import json
@@ -11,23 +11,27 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scenes import HELD_OUT_STYLES, Scenes, background
+from scenes import Scenes, background
 
 FOLDER = Path(__file__).parents[1] / "maskinversion" / "bundled" / "examples"
 SIDE = 384  # pixels
-# name -> background seed, and (class, x, y, side) of every object, back to front, in parts of the picture's side
+# name -> style, background seed, and (class, x, y, side) of every object, back to front, in parts of the picture's side
 LAYOUTS = {
-    "breakfast": (11, [("croissant", 0.06, 0.10, 0.46), ("cup of coffee", 0.52, 0.42, 0.44), ("strawberry", 0.14, 0.60, 0.34)]),
-    "zoo": (23, [("elephant", 0.05, 0.08, 0.50), ("penguin", 0.56, 0.42, 0.40), ("fox", 0.12, 0.58, 0.36)]),
-    "street": (5, [("bus", 0.06, 0.36, 0.52), ("bicycle", 0.56, 0.06, 0.38), ("umbrella", 0.60, 0.54, 0.36)]),
-    "overlap": (42, [("guitar", 0.10, 0.10, 0.62), ("cat", 0.42, 0.40, 0.48)]),
+    "breakfast": (
+        "noto",
+        11,
+        [("croissant", 0.06, 0.10, 0.46), ("cup of coffee", 0.52, 0.42, 0.44), ("strawberry", 0.14, 0.60, 0.34)],
+    ),
+    "zoo": ("noto", 23, [("elephant", 0.05, 0.08, 0.50), ("penguin", 0.56, 0.42, 0.40), ("fox", 0.12, 0.58, 0.36)]),
+    "street": ("fluent-3d", 5, [("bus", 0.06, 0.36, 0.52), ("bicycle", 0.56, 0.06, 0.38), ("umbrella", 0.60, 0.54, 0.36)]),
+    "overlap": ("fluent-3d", 42, [("guitar", 0.10, 0.10, 0.62), ("cat", 0.42, 0.40, 0.48)]),
 }
 
 
 def main() -> None:
-    scenes = Scenes(tuple(HELD_OUT_STYLES))
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name, (seed, objects) in LAYOUTS.items():
+    for name, (style, seed, objects) in LAYOUTS.items():
+        scenes = Scenes((style,))
         canvas = background(np.random.default_rng(seed), SIDE)
         masks = np.zeros((len(objects), SIDE, SIDE))
         for i, (label, x, y, part) in enumerate(objects):
@@ -42,7 +46,7 @@ def main() -> None:
         Image.fromarray((canvas.clip(0, 1) * 255 + 0.5).astype(np.uint8)).save(FOLDER / f"{name}.png")
         for i, mask in enumerate(masks):
             Image.fromarray((mask * 255 + 0.5).astype(np.uint8)).save(FOLDER / f"{name}-mask{i}.png", optimize=True)
-    names = {name: [label for label, *_ in objects] for name, (_, objects) in LAYOUTS.items()}
+    names = {name: [label for label, *_ in objects] for name, (_, _, objects) in LAYOUTS.items()}
     (FOLDER / "examples.json").write_text(json.dumps(names, indent=2) + "\n", encoding="utf-8")
     print(f"{FOLDER}: {', '.join(LAYOUTS)}")
 
