@@ -36,7 +36,8 @@ def explicit_decomposition(visual: nn.Module, pixels: Tensor, masks: Tensor, ite
     attention, [D, h, N, N], is formed once; every step is a product with it."""
     embedding, block, entering = encode(visual, pixels)
     attention, feature = last_block(visual, block, entering)
-    derivative = torch.stack([torch.autograd.grad(f, attention, retain_graph=True)[0] for f in feature])
+    axes = torch.eye(len(feature)).to(feature)
+    (derivative,) = torch.autograd.grad(feature, attention, axes, is_grads_batched=True)
 
     def relevance(unit: Tensor) -> Tensor:
         gradient = (unit @ derivative.flatten(1)).unflatten(1, derivative.shape[1:])
