@@ -14,8 +14,8 @@ class Clip:
     """What `load_clip` returns. Nothing in this library ever changes the model inside.
 
     name: where it came from, such as "ViT-B-16/openai". tower: its image side. model, tokenizer: the whole of it; a model
-    that has an image side only comes without a tokenizer. fingerprint: of its image projection, the same for the same weights
-    at any precision down to float16.
+    with an image side only, or with texts of an unknown vocabulary, comes without a tokenizer. fingerprint: of its image
+    projection, the same for the same weights at any precision down to float16.
     """
 
     def __init__(self, name: str, tower: Tower, model: object, tokenizer: Callable[[list[str]], Tensor] | None = None):
@@ -42,10 +42,10 @@ class Clip:
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Unnormalised embeddings [T, D], float32, of T texts.
 
-        Raises InputError when `texts` is one string or empty, ModelError when the model has no text side.
+        Raises InputError when `texts` is one string or empty, ModelError without a tokenizer.
         """
         if self.tokenizer is None:
-            raise ModelError(f"{self.name} has an image side only and cannot read text: load the whole model by its open_clip name")
+            raise ModelError(f"{self.name} came without a tokenizer, so it cannot read text: load it by its open_clip name instead")
         if isinstance(texts, str) or not texts:
             raise InputError("texts must be a list with at least one phrase, such as ['a photo of a cat']")
         return self.model.encode_text(self.tokenizer(list(texts)).to(self.device)).float()

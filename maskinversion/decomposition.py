@@ -17,9 +17,9 @@ Shapes: M masks, N tokens, P = N - prefix patches, d width, m width of the MLP, 
 after the attention; `PoolerMap` is for models that pool with attention.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -77,62 +77,44 @@ class Head:
     bias: Tensor | None = None
 
 
-class LayerMap(Protocol):
-    """The map of one layer for a fixed image, a rectified linear function of the unit token e."""
+class LayerMap(ABC):
+    """The map of one layer for a fixed image, a rectified linear function of the unit token e.
 
-    bytes_per_mask: int  # about what one step on one mask holds at once
-
-    def lower(self, dtype: torch.dtype) -> None:
-        """From now on do the large products at this precision. Sums, norms, the map and the loss keep theirs."""
-        ...
-
-    def relevance(self, direction: Tensor) -> tuple[Tensor, Tensor]:
-        """R(e) of unit tokens [M, D]: relevance [M, P], and the rectified gradient that `transpose` takes."""
-        ...
-
-    def transpose(self, gradient: Tensor, rectified: Tensor) -> Tensor:
-        """Gradient [M, D] with respect to the unit tokens, of dloss/drelevance [M, P]. Overwrites `rectified`."""
-        ...
-
-
-class SelfAttentionMap:
-    """relevance[j] = mean over heads and query rows i of max(dscore/dA[i, j], 0)   (LeGrad, equation 8)
-
-    values [N, h, d_h]: the rows that the attention mixes. seed [d, D]: dscore/dz_i of any token, linear in e. unit [D]: the
-    image's feature, at which the score is largest, so that seed @ unit is zero.
+    bytes_per_mask: about what one step on one mask holds at once.
     """
 
-    def __init__(self, values: Tensor, seed: Tensor, unit: Tensor, prefix: int):
+    bytes_per_mask: int
+
+    def lower(self, dtype: torch.dtype) -> None:  # noqa: B027
+        """From now on do the large products, if there are any, at this precision. Sums, the map and the loss keep theirs."""
+
+    @abstractmethod
+    def relevance(self, direction: Tensor) -> tuple[Tensor, Tensor]:
+        """R(e) of unit tokens [M, D]: relevance [M, P], and the rectified gradient that `transpose` takes."""
+
+    @abstractmethod
+    def transpose(self, gradient: Tensor, rectified: Tensor) -> Tensor:
+        """Gradient [M, D] with respect to the unit tokens, of dloss/drelevance [M, P]. Overwrites `rectified`."""
+
+
+class SelfAttentionMap(LayerMap):
+    """relevance[j] = mean over heads and query rows i of max(dscore/dA[i, j], 0)   (LeGrad, equation 8)
+
+    values [N, h, d_h]: the rows that the attention mixes.
+    """
+
+    def __init__(self, values: Tensor, prefix: int):
         self.prefix, self.tokens = prefix, len(values)
         self.heads, self.head_width = values.shape[1:]
         self.values = values.transpose(0, 1).contiguous()  # [h, N, d_h]
-        self.seed, self.unit = seed, unit
 
-    @property
-    def precision(self) -> torch.dtype:
-        """Of the large products."""
-        raise NotImplementedError
-
-    def pull(self, g: Tensor) -> Tensor:
-        """dscore/d(concatenated heads) [M, N, h * d_h], of dscore/dz_i = g [M, d], the same for every token."""
-        raise NotImplementedError
-
-    def push(self, du: Tensor) -> Tensor:
-        """The transpose of `pull`: [M, N, h * d_h] to [M, d]."""
-        raise NotImplementedError
-
-    @property
-    def pull_products(self) -> int:
-        """Multiply-adds of one `pull` or one `push` of one mask."""
-        raise NotImplementedError
-
+    @abstractmethod
     def queries(self, direction: Tensor) -> Tensor:
         """U(e) [M, N, h * d_h] of unit tokens [M, D]."""
-        return self.pull(direction @ self.seed.T)
 
+    @abstractmethod
     def gather(self, du: Tensor) -> Tensor:
         """The transpose of `queries`: [M, N, h * d_h] to [M, D]."""
-        return self.push(du) @ self.seed
 
     def relevance(self, direction: Tensor) -> tuple[Tensor, Tensor]:
         u = self.queries(direction).unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
@@ -145,7 +127,36 @@ class SelfAttentionMap:
         return self.gather((active @ weighted).transpose(1, 2).flatten(2))
 
 
-class BlockMap(SelfAttentionMap):
+class DirectMap(SelfAttentionMap):
+    """U(e) computed through the block at every step.
+
+    seed [d, D]: dscore/dz_i of any token, linear in e. unit [D]: the image's feature, at which the score is largest, so that
+    seed @ unit is zero. precision: of the large products. pull_products: multiply-adds of one `pull` or `push` of one mask.
+    """
+
+    precision: torch.dtype
+    pull_products: int
+
+    def __init__(self, values: Tensor, seed: Tensor, unit: Tensor, prefix: int):
+        super().__init__(values, prefix)
+        self.seed, self.unit = seed, unit
+
+    @abstractmethod
+    def pull(self, g: Tensor) -> Tensor:
+        """dscore/d(concatenated heads) [M, N, h * d_h], of dscore/dz_i = g [M, d], the same for every token."""
+
+    @abstractmethod
+    def push(self, du: Tensor) -> Tensor:
+        """The transpose of `pull`: [M, N, h * d_h] to [M, d]."""
+
+    def queries(self, direction: Tensor) -> Tensor:
+        return self.pull(direction @ self.seed.T)
+
+    def gather(self, du: Tensor) -> Tensor:
+        return self.push(du) @ self.seed
+
+
+class BlockMap(DirectMap):
     """The map of a block whose MLP is two linear layers with an activation between them."""
 
     def __init__(self, block: Block, head: Head, prefix: int):
@@ -203,7 +214,7 @@ class BlockMap(SelfAttentionMap):
         return dg + dhidden @ self.contract.T
 
 
-class ChainMap(SelfAttentionMap):
+class ChainMap(DirectMap):
     """The map of any block that treats every token by itself after the attention, as a chain of linearised `pieces`.
 
     pieces: from the concatenated heads to the tokens that leave the block. leaving: those tokens [N, d].
@@ -244,15 +255,21 @@ class TabulatedMap(SelfAttentionMap):
     U(e) is linear in e, so its matrix [D, N * h * d_h] is U of the D axes. `worthwhile` says when it pays.
     """
 
-    def __init__(self, source: SelfAttentionMap):
-        super().__init__(source.values.transpose(0, 1), source.seed, source.unit, source.prefix)
+    def __init__(self, source: DirectMap):
+        super().__init__(source.values.transpose(0, 1), source.prefix)
+        self.unit = source.unit
+        width, entries = source.seed.shape[1], source.tokens * source.heads * source.head_width
+        self.table = source.seed.new_empty(width, entries, dtype=source.precision)
+        self.common = source.seed.new_empty(width, entries // source.tokens)  # what the tokens share is large: it keeps its digits
         rows = max(1, CHUNK_BYTES // 2 // source.bytes_per_mask)
-        whole = torch.cat([source.pull(axes) for axes in source.seed.T.split(rows)])  # [D, N, h * d_h]
-        self.common = whole.mean(1)  # what the tokens share is large, and keeps its digits
-        self.table = whole.sub_(self.common[:, None]).flatten(1).to(source.precision)
+        for first in range(0, width, rows):
+            chosen = slice(first, first + rows)
+            u = source.pull(source.seed.T[chosen])  # [rows, N, h * d_h]
+            self.common[chosen] = u.mean(1)
+            self.table[chosen] = (u - self.common[chosen, None]).flatten(1)
 
     @staticmethod
-    def worthwhile(source: SelfAttentionMap, masks: int, iterations: int) -> bool:
+    def worthwhile(source: DirectMap, masks: int, iterations: int) -> bool:
         """Whether the table fits into TABLE_BYTES, and takes fewer operations to form and use than it saves.
 
         Its products read the whole table for few masks at a time, so reading is counted, at READ_COST.
@@ -265,9 +282,6 @@ class TabulatedMap(SelfAttentionMap):
         reads = READ_COST * entries * -(-masks // at_once)
         table = width * source.pull_products + 2 * iterations * (masks * entries + reads)
         return table < 2 * iterations * masks * source.pull_products
-
-    def lower(self, dtype: torch.dtype) -> None:
-        self.table = self.table.to(dtype)
 
     @property
     def bytes_per_mask(self) -> int:
@@ -282,7 +296,7 @@ class TabulatedMap(SelfAttentionMap):
         return product(du.flatten(1), self.table.T) + du.sum(1) @ self.common.T
 
 
-class PoolerMap:
+class PoolerMap(LayerMap):
     """The map of a model that pools with attention: the gradient with respect to the pooler's one row of attention.
 
     relevance[j] = mean over heads of max(dscore/dA_h[j], 0)
@@ -296,9 +310,6 @@ class PoolerMap:
         by_row = pull_through(pieces, slope[:, None])[:, 0]  # [D, h * d_h]
         kernel = values[prefix:].transpose(0, 1) @ by_row.T.unflatten(0, values.shape[1:])  # [h, P, D]
         self.kernel = kernel.flatten(0, 1)
-
-    def lower(self, dtype: torch.dtype) -> None:
-        """Nothing here is large."""
 
     @property
     def bytes_per_mask(self) -> int:

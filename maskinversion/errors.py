@@ -1,5 +1,10 @@
 """The errors that people see. Every message says what was wrong with which input, and what to do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
 
 class MaskInversionError(Exception):
     """Base class of every error that this library raises on purpose."""
@@ -15,3 +20,19 @@ class ModelError(MaskInversionError, ValueError):
 
 class MemoryLimitError(MaskInversionError, MemoryError):
     """There is not enough memory for this image, these masks and this model."""
+
+
+@contextmanager
+def memory_advice(what: str, advice: str) -> Iterator[None]:
+    """Turns an out-of-memory error, of any device, into a MemoryLimitError that says for what, and what to change."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        words = str(error).lower()
+        if (
+            not isinstance(error, (torch.OutOfMemoryError, MemoryError))
+            and "out of memory" not in words
+            and "allocate" not in words
+        ):
+            raise
+        raise MemoryLimitError(f"there is not enough memory for {what}: {advice}") from error

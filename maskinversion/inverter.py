@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .clip import Clip
-from .decomposition import CHUNK_BYTES, LayerMap, SelfAttentionMap, TabulatedMap
-from .errors import InputError, MemoryLimitError
+from .decomposition import CHUNK_BYTES, DirectMap, LayerMap, TabulatedMap
+from .errors import InputError, memory_advice
 from .geometry import FITS, Geometry, as_masks, as_pixels, canvas_size
 from .objective import DiceObjective
 from .tokens import LocalizedTokens, overlap
 
+LESS = "lower image_size, or give fewer masks at a time"
 PRECISIONS = ("exact", "fast")
 PARAMETERS = ("iterations", "lr", "alpha", "layers", "image_size", "fit", "precision", "tolerance")
 
@@ -112,7 +113,7 @@ class MaskInverter:
         tower = self.clip.tower
         size = tuple(pixels.shape[-2:])
         geometry = Geometry(size, canvas_size(size, self.image_size, tower.patch_size, self.fit), self.fit)
-        with memory_advice(f"an image of {size[1]} x {size[0]} px seen at {geometry.model_size[0]} px"):
+        with memory_advice(f"an image of {size[1]} x {size[0]} px seen at {geometry.model_size[0]} px", LESS):
             mean, std = (torch.tensor(v)[:, None, None] for v in (tower.mean, tower.std))
             canvas = (geometry.to_model(pixels, tower.interpolation, fill=mean) - mean) / std
             layers = tower.encode(canvas.to(tower.device), self.layers)
@@ -145,7 +146,7 @@ class MaskInverter:
             raise InputError("this image was encoded by another inverter: encode it with the one that inverts")
         start = encoded.global_embedding
         masks = self.masks_for(encoded, masks).to(start)
-        with memory_advice(f"{len(masks)} masks at {encoded.geometry.model_size[0]} px"):
+        with memory_advice(f"{len(masks)} masks at {encoded.geometry.model_size[0]} px", LESS):
             return self._invert(encoded, masks, callback)
 
     def masks_for(self, encoded: EncodedImage, masks: object) -> Tensor:
@@ -236,21 +237,4 @@ def bfloat16_is_faster(device: torch.device) -> bool:
 
 def cheapest(m: LayerMap, masks: int, iterations: int) -> LayerMap:
     """The form of a layer's map that takes the fewest operations."""
-    return TabulatedMap(m) if isinstance(m, SelfAttentionMap) and TabulatedMap.worthwhile(m, masks, iterations) else m
-
-
-class memory_advice:
-    """Turns an out-of-memory error into one that says what to change."""
-
-    def __init__(self, what: str):
-        self.what = what
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        full = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
-        if full:
-            raise MemoryLimitError(
-                f"there is not enough memory for {self.what}: lower image_size, or give fewer masks at a time"
-            ) from error
+    return TabulatedMap(m) if isinstance(m, DirectMap) and TabulatedMap.worthwhile(m, masks, iterations) else m

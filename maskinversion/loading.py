@@ -17,6 +17,7 @@ from .towers import tower_of
 
 BUNDLED = Path(__file__).parent / "bundled"
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+USUAL_VOCABULARY = 49408  # of CLIP's byte pair encoding
 TIMM_PREFIXES = ("vit_medium_patch", "vit_base_patch", "vit_large_patch", "vit_so400m_patch", "vit_giantopt", "vit_pe_core", "eva")
 
 
@@ -79,10 +80,12 @@ class LazyTokenizer:
 
 
 def live_clip(model: object) -> Clip:
-    """A Clip of a model that somebody else loaded; its texts are read with open_clip's usual tokenizer."""
-    tower = tower_of(model)
-    text = open_clip.SimpleTokenizer(context_length=model.context_length) if hasattr(model, "encode_text") else None
-    return Clip(type(model).__name__, tower, model, text)
+    """A Clip of a model that somebody else loaded. It reads text only when the model has open_clip's usual vocabulary, since a
+    model does not say which other tokenizer it was trained with (SigLIP's, say)."""
+    text = getattr(model, "text", model)
+    usual = hasattr(model, "encode_text") and getattr(text, "vocab_size", None) == USUAL_VOCABULARY
+    tokenizer = open_clip.SimpleTokenizer(context_length=text.context_length) if usual else None
+    return Clip(type(model).__name__, tower_of(model), model, tokenizer)
 
 
 def resolve(source: str, model: str | None) -> tuple[str, str, str | None]:

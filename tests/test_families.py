@@ -190,3 +190,14 @@ def test_unsupported_image_sides_are_named():
         mi.load_clip(open_clip_model(block_type="custom", scaled_cosine_attn=True))
     with pytest.raises(mi.ModelError, match="two stages"):
         mi.load_clip(open_clip_model(attentional_pool="cascade", attn_pooler_queries=4, attn_pooler_heads=4))
+
+
+def test_a_live_model_reads_text_only_with_the_vocabulary_that_it_was_trained_with():
+    torch.manual_seed(0)
+    vision = dict(image_size=48, patch_size=8, width=64, layers=2, head_width=32)
+    text = dict(context_length=8, width=32, heads=2, layers=1)
+    usual = mi.load_clip(open_clip.CLIP(40, vision, text).eval())
+    assert usual.encode_text(["a cat", "a dog"]).shape == (2, 40)
+    other = mi.load_clip(open_clip.CLIP(40, vision, text | dict(vocab_size=32000)).eval())
+    with pytest.raises(mi.ModelError, match="tokenizer"):
+        other.encode_text(["a cat"])

@@ -14,7 +14,6 @@ import torch
 from ..errors import InputError
 
 METHODS = ("forward", "exact", "fast", "explicit_decomposition", "shared_autograd", "reference")
-MEMORY_LIMIT = 12 * 2**30  # a baseline that would take more is left out
 WORKER = Path(__file__).with_name("worker.py")
 
 
@@ -100,15 +99,15 @@ def table(rows: list[dict]) -> str:
             memory = "" if row is None or row["bytes"] is None else f" ({row['bytes'] / 2**20:.0f} MB)"
             cells.append("" if row is None or floor is None else f"{row['seconds'] / floor['seconds']:.2f}{memory}")
         lines.append(f"| {method} | {' | '.join(cells)} |")
-    for fast in ("exact", "fast"):
+    for ours in ("exact", "fast"):
         cells = [
-            f"{found['reference', count]['seconds'] / found[fast, count]['seconds']:.1f}x"
-            if ("reference", count) in found and (fast, count) in found
+            f"{found['reference', count]['seconds'] / found[ours, count]['seconds']:.1f}x"
+            if ("reference", count) in found and (ours, count) in found
             else ""
             for count in counts
         ]
         if any(cells):
-            lines.append(f"| *{fast}: times faster than the reference* | {' | '.join(cells)} |")
+            lines.append(f"| *{ours}: times faster than the reference* | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..errors import InputError, MemoryLimitError, ModelError
+from ..errors import InputError, ModelError, memory_advice
 from ..geometry import as_masks, as_pixels, resize
 from ..loading import load_clip
 from ..operations import check_same_clip
@@ -35,6 +35,7 @@ INPAINTS = {
     "StableDiffusionXLPipeline": "StableDiffusionXLInpaintPipeline",
     "StableDiffusionXLInpaintPipeline": "StableDiffusionXLInpaintPipeline",
 }
+LESS = "make it smaller, load the pipeline with offload, or in float16"
 SUPPORTED = sorted({*GENERATES, *INPAINTS})
 
 # The CLIP that released models of each width were trained with, by its open_clip name.
@@ -228,12 +229,13 @@ class Decoder:
         if self.kind not in (*KANDINSKY, UNCLIP):
             pipeline.set_ip_adapter_scale(settings.adapter_scale)
         total = len(embeddings) * settings.count
+        picture = f"a picture of {size['width']} x {size['height']} px" if len(size) == 2 else "a picture"
         with self.placed(pipeline):
             for number in range(total):
                 step = Steps(number + 1, total, pipeline, callback)
                 arguments = self.conditioning(embeddings[number // settings.count], against, settings, pipeline, step)
                 generator = torch.Generator().manual_seed((settings.seed + number) % 2**63)
-                with memory_advice(self.name, size):
+                with memory_advice(f"{picture} with {self.name}", LESS):
                     found = pipeline(
                         **arguments,
                         **inputs,
@@ -374,21 +376,6 @@ def feathered(mask: Tensor, pixels: int) -> Tensor:
 def as_picture(pixels: Tensor) -> Image.Image:
     """[1, 3, h, w] in 0..1 as PIL."""
     return Image.fromarray((pixels[0].permute(1, 2, 0).cpu() * 255).round().byte().numpy())
-
-
-@contextmanager
-def memory_advice(name: str, size: dict) -> Iterator[None]:
-    """Turns an out-of-memory error into one that says what to change."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        text = str(error).lower()
-        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "out of memory" not in text and "allocate" not in text:
-            raise
-        what = f"a picture of {size['width']} x {size['height']} px" if len(size) == 2 else "a picture"
-        raise MemoryLimitError(
-            f"there is not enough memory for {what} with {name}: make it smaller, load the pipeline with offload, or in float16"
-        ) from error
 
 
 @contextmanager
