@@ -6,9 +6,9 @@ from .classify import ClassifyRegion
 from .diffusion import GenerateFromTokens, InpaintFromTokens, LoadPipeline
 from .example import ExampleScene
 from .invert import MaskInversion
-from .ip_adapter import TokenOfNothing, TokensToEmbeds
+from .ip_adapter import TokensToEmbeds
 from .load_clip import LoadClip
-from .operations import BlendTokens, PickTokens, PullTokens, StackTokens, SubtractTokens, VaryTokens
+from .operations import BlendTokens, PickTokens, PullTokens, StackTokens, SubtractTokens, TokenOfNothing, VaryTokens
 from .overlay import MapOverlay
 from .token_files import LoadTokens, SaveTokens
 

@@ -19,10 +19,9 @@ from PIL import Image
 from ..maskinversion import InputError, MemoryLimitError, ModelError
 from ..maskinversion.tasks.diffusion import UNCLIP, Settings
 from .managed_pipeline import ManagedDecoder
-from .types import CATEGORY, TokensSocket
+from .types import CATEGORY, PipelineSocket, TokensSocket
 
 SUBCATEGORY = f"{CATEGORY}/diffusers"
-PipelineSocket = io.Custom("MASKINVERSION_PIPELINE")  # a ManagedDecoder
 
 NOTHING_FOUND = "(nothing found)"
 NO_ADAPTER = "(none)"

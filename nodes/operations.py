@@ -1,12 +1,11 @@
-"""Arithmetic on tokens."""
+"""Arithmetic on tokens, and the token of nothing."""
 
 from comfy_api.latest import io
 
 from ..maskinversion import InputError, operations
+from .managed_clip import ManagedClip
 from .token_outputs import outputs, result
-from .types import CATEGORY, TokensSocket
-
-SUBCATEGORY = f"{CATEGORY}/tokens"
+from .types import TOKENS_CATEGORY, ClipSocket, TokensSocket
 
 
 class BlendTokens(io.ComfyNode):
@@ -15,7 +14,7 @@ class BlendTokens(io.ComfyNode):
         return io.Schema(
             node_id="MaskInversionBlend",
             display_name="Blend Tokens",
-            category=SUBCATEGORY,
+            category=TOKENS_CATEGORY,
             description="Mixes two regions: a token on the way from one to the other.",
             search_aliases=["slerp tokens", "mix regions", "interpolate embeddings"],
             inputs=[
@@ -37,7 +36,7 @@ class PullTokens(io.ComfyNode):
         return io.Schema(
             node_id="MaskInversionPull",
             display_name="Pull Tokens to Whole Picture",
-            category=SUBCATEGORY,
+            category=TOKENS_CATEGORY,
             description="Gives a region's token back some of its picture, as alpha does, but afterwards.",
             search_aliases=["region context", "global embedding"],
             inputs=[
@@ -60,7 +59,7 @@ class SubtractTokens(io.ComfyNode):
         return io.Schema(
             node_id="MaskInversionSubtract",
             display_name="Subtract Tokens",
-            category=SUBCATEGORY,
+            category=TOKENS_CATEGORY,
             description="Makes a token less like another one: this region, but not what that one is.",
             search_aliases=["negative token", "remove concept"],
             inputs=[
@@ -84,7 +83,7 @@ class VaryTokens(io.ComfyNode):
         return io.Schema(
             node_id="MaskInversionVary",
             display_name="Vary Tokens",
-            category=SUBCATEGORY,
+            category=TOKENS_CATEGORY,
             description="Variations of a region: tokens close to it, each in a direction of its own.",
             search_aliases=["token variations", "sample around token", "latent augmentation"],
             inputs=[
@@ -116,7 +115,7 @@ class StackTokens(io.ComfyNode):
         return io.Schema(
             node_id="MaskInversionStack",
             display_name="Stack Tokens",
-            category=SUBCATEGORY,
+            category=TOKENS_CATEGORY,
             description="Puts tokens from several places one after the other.",
             search_aliases=["combine tokens", "batch tokens"],
             inputs=[
@@ -141,7 +140,7 @@ class PickTokens(io.ComfyNode):
         return io.Schema(
             node_id="MaskInversionPick",
             display_name="Pick Tokens",
-            category=SUBCATEGORY,
+            category=TOKENS_CATEGORY,
             description="Takes some of the tokens: a region of several, or several in another order.",
             search_aliases=["select token", "token index"],
             inputs=[
@@ -160,3 +159,30 @@ class PickTokens(io.ComfyNode):
         except ValueError as error:
             raise InputError(f"numbers is {numbers!r}; write whole numbers with commas between, such as 0, 2") from error
         return result(operations.pick(tokens, indices))
+
+
+class TokenOfNothing(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MaskInversionNothing",
+            display_name="Token of Nothing",
+            category=TOKENS_CATEGORY,
+            description="What a CLIP says of a picture with nothing on it: the negative token that Kandinsky 2.2 expects.",
+            search_aliases=["zero image embedding", "negative token"],
+            inputs=[
+                io.MultiType.Input("clip", types=[ClipSocket, io.ClipVision], tooltip="The one that made your tokens."),
+                io.Combo.Input(
+                    "picture",
+                    options=list(operations.NOTHINGS),
+                    default=operations.NOTHINGS[0],
+                    tooltip="grey is what the model sees as zeros (Kandinsky 2.2), black is a black picture.",
+                ),
+            ],
+            outputs=outputs("One token."),
+        )
+
+    @classmethod
+    def execute(cls, clip, picture) -> io.NodeOutput:
+        token = operations.nothing(ManagedClip.of(clip).ready(), picture)
+        return result([token])

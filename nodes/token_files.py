@@ -7,9 +7,8 @@ from comfy_api.latest import io, ui
 
 from ..maskinversion import InputError, LocalizedTokens
 from ..maskinversion.operations import stack
-from .operations import SUBCATEGORY
 from .token_outputs import outputs, result
-from .types import TokensSocket
+from .types import TOKENS_CATEGORY, TokensSocket
 
 NOTHING_FOUND = "(nothing found)"
 OUTPUT = " [output]"
@@ -21,7 +20,7 @@ class SaveTokens(io.ComfyNode):
         return io.Schema(
             node_id="MaskInversionSaveTokens",
             display_name="Save Tokens",
-            category=SUBCATEGORY,
+            category=TOKENS_CATEGORY,
             description="Writes tokens as safetensors into ComfyUI's output folder, with the name of the CLIP that they are of.",
             search_aliases=["save embedding"],
             inputs=[
@@ -59,7 +58,7 @@ class LoadTokens(io.ComfyNode):
         return io.Schema(
             node_id="MaskInversionLoadTokens",
             display_name="Load Tokens",
-            category=SUBCATEGORY,
+            category=TOKENS_CATEGORY,
             description="Reads tokens that Save Tokens, or the library, wrote.",
             search_aliases=["load embedding"],
             inputs=[
