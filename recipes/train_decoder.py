@@ -144,12 +144,12 @@ class Run:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = model.to(self.device).train()
         self.step = 0
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01)
+        self.optimizer = torch.optim.AdamW([p for _, p in self.learning()], lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01)
         state = load_file(self.path) if self.path.is_file() else None
         if state is not None:
             self.step = int(state.pop("step"))
             self.model.load_state_dict(part(state, "model."))
-            for key, p in model.named_parameters():
+            for key, p in self.learning():
                 mean, square = (state[f"{kind}.{key}"].to(p) for kind in ("mean", "square"))
                 self.optimizer.state[p] = {"step": torch.tensor(float(self.step)), "exp_avg": mean, "exp_avg_sq": square}
             self.average = {k: v.to(self.device) for k, v in part(state, "average.").items()}
@@ -158,6 +158,9 @@ class Run:
             if start is not None:
                 self.model.load_state_dict(start)
             self.average = {k: v.clone() for k, v in self.model.state_dict().items()}
+
+    def learning(self) -> list[tuple[str, torch.nn.Parameter]]:
+        return [(key, p) for key, p in self.model.named_parameters() if p.requires_grad]
 
     def steps(self):
         """Yields until --steps are done; the loss that comes back by `learn` is logged."""
@@ -189,7 +192,7 @@ class Run:
         state = {"step": torch.tensor(self.step)}
         state |= {f"model.{k}": v.contiguous() for k, v in self.model.state_dict().items()}
         state |= {f"average.{k}": v.contiguous() for k, v in self.average.items()}
-        for key, p in self.model.named_parameters():
+        for key, p in self.learning():
             state[f"mean.{key}"], state[f"square.{key}"] = self.optimizer.state[p]["exp_avg"], self.optimizer.state[p]["exp_avg_sq"]
         partial = self.path.with_suffix(".part")
         save_file(state, partial)
