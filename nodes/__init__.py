@@ -7,16 +7,19 @@ from .diffusion import GenerateFromTokens, InpaintFromTokens, LoadPipeline
 from .example import ExampleScene
 from .invert import MaskInversion
 from .ip_adapter import TokensToEmbeds
+from .labels import LabelRegions
 from .load_clip import LoadClip
 from .operations import BlendTokens, PickTokens, PullTokens, StackTokens, SubtractTokens, TokenOfNothing, VaryTokens
 from .overlay import MapOverlay
+from .refer import FindRegions
 from .token_files import LoadTokens, SaveTokens
 
 
 class MaskInversionExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
-            *(LoadClip, MaskInversion, MapOverlay, ClassifyRegion, ExampleScene),
+            *(LoadClip, MaskInversion, MapOverlay, ExampleScene),
+            *(ClassifyRegion, FindRegions, LabelRegions),
             *(BlendTokens, PullTokens, SubtractTokens, VaryTokens, StackTokens, PickTokens, SaveTokens, LoadTokens),
             *(TokenOfNothing, TokensToEmbeds),
             *(LoadPipeline, GenerateFromTokens, InpaintFromTokens),

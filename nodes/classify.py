@@ -1,14 +1,14 @@
 """Name regions."""
 
+import comfy.model_management
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import ComfyAPISync, io, ui
 from server import PromptServer
 
-from ..maskinversion import InputError
-from ..maskinversion.loading import bundled_classes
-from ..maskinversion.tasks.classify import classify
+from ..maskinversion.tasks.classify import DEFAULT_TEMPLATE, TEMPLATES, classify
 from .managed_clip import ManagedClip
 from .types import CATEGORY, ClipSocket, TokensSocket
+from .words import WRITTEN, check_made_with, chosen_phrases, list_input, phrases_input
 
 SHOWN = 3
 
@@ -21,17 +21,27 @@ class ClassifyRegion(io.ComfyNode):
             display_name="Classify Region",
             category=CATEGORY,
             description="Says which of your phrases each region is.",
+            search_aliases=["label region", "zero-shot classification", "interrogate"],
             inputs=[
                 TokensSocket.Input("tokens", tooltip="From MaskInversion."),
                 ClipSocket.Input("clip", tooltip="The CLIP that made the tokens."),
+                phrases_input(),
                 io.String.Input(
-                    "phrases",
+                    "template",
+                    default=DEFAULT_TEMPLATE,
                     multiline=True,
-                    default="",
-                    placeholder="One phrase a line, such as: a red car. Empty: all names that the bundled CLIP knows.",
-                    tooltip="One a line. With the bundled CLIP, nothing here means all names that it knows.",
+                    tooltip="Each phrase is read in place of {}. Several, one a line, are averaged.",
                 ),
-                io.String.Input("template", default="a photo of a {}", tooltip="Each phrase is read in place of {}."),
+                list_input(),
+                io.Combo.Input(
+                    "templates",
+                    options=[WRITTEN, *TEMPLATES],
+                    default=WRITTEN,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Instead of yours: the 7 or 80 sentences that CLIP's authors average for ImageNet. 80 take 80 times "
+                    "longer the first time.",
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="labels", tooltip="The best phrase of each region, one a line."),
@@ -42,18 +52,19 @@ class ClassifyRegion(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, tokens, clip: ManagedClip, phrases, template) -> io.NodeOutput:
+    def execute(cls, tokens, clip: ManagedClip, phrases, template, word_list=WRITTEN, templates=WRITTEN) -> io.NodeOutput:
         ready = clip.ready()
-        for t in tokens:
-            if t.fingerprint != ready.fingerprint:
-                raise InputError(
-                    f"the tokens were made with {t.model}, not with {ready.name}: connect the CLIP that made them. A CLIP_VISION "
-                    f"cannot read text: load its weights with Load CLIP for MaskInversion instead"
-                )
-        lines = phrases.splitlines()
-        if not phrases.strip() and ready.name == "bundled":
-            lines = bundled_classes()
-        found = classify(torch.cat([t.embeddings for t in tokens]), ready, lines, template)
+        check_made_with(tokens, ready)
+        sentences = TEMPLATES[templates] if templates in TEMPLATES else [line for line in template.splitlines() if line.strip()]
+        api = ComfyAPISync()
+
+        def step(done: int, total: int) -> None:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            api.execution.set_progress(done, total, node_id=cls.hidden.unique_id)
+
+        found = classify(
+            torch.cat([t.embeddings for t in tokens]), ready, chosen_phrases(phrases, word_list, ready), sentences, step
+        )
         values, order = found.probabilities.sort(descending=True)
         shown, rows = [], []
         for region, (p_row, row) in enumerate(zip(values.tolist(), order.tolist(), strict=True)):

@@ -1,11 +1,9 @@
 """The node that the pack is for."""
 
 import inspect
-import time
 
-import comfy.model_management
 import torch
-from comfy_api.latest import ComfyAPISync, io
+from comfy_api.latest import io
 from PIL import Image
 
 from ..maskinversion import MaskInverter
@@ -14,10 +12,10 @@ from ..maskinversion.inverter import PRECISIONS
 from ..maskinversion.overlay import overlay
 from .convert import clip_vision_output, pair
 from .managed_clip import ManagedClip
+from .progress import ProgressBar
 from .types import CATEGORY, ClipSocket, TokensSocket
 
 DEFAULTS = {name: p.default for name, p in inspect.signature(MaskInverter).parameters.items()}
-PREVIEW_SECONDS = 0.2
 PREVIEW_PIXELS = 384
 
 
@@ -127,13 +125,11 @@ class MaskInversion(io.ComfyNode):
 
 
 class Progress:
-    """The progress bar over all pictures, with the first map of the current one; and the place to stop at an interrupt."""
+    """The progress bar over all pictures, with the first map of the current one."""
 
     def __init__(self, node: str, pictures: int):
-        self.node, self.pictures = node, pictures
+        self.bar, self.pictures = ProgressBar(node), pictures
         self.done = -1
-        self.shown = 0.0
-        self.api = ComfyAPISync()
 
     def of(self, picture: torch.Tensor):
         """The callback for the next picture [h, w, 3]."""
@@ -142,16 +138,11 @@ class Progress:
             picture.movedim(-1, 0)[None, :3], scale_factor=min(1.0, PREVIEW_PIXELS / max(picture.shape[:2])), mode="area"
         )[0].movedim(0, -1)
 
+        def painted(maps: torch.Tensor) -> Image.Image:
+            heat = torch.nn.functional.interpolate(maps[None, :1], size=small.shape[:2], mode="bilinear")[0, 0]
+            return Image.fromarray((overlay(small, heat.to(small.device)) * 255).byte().cpu().numpy())
+
         def step(number: int, total: int, maps: torch.Tensor, losses: torch.Tensor) -> None:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            preview = None
-            if number == total or time.monotonic() - self.shown > PREVIEW_SECONDS:
-                self.shown = time.monotonic()
-                heat = torch.nn.functional.interpolate(maps[None, :1], size=small.shape[:2], mode="bilinear")[0, 0]
-                painted = overlay(small, heat.to(small.device))
-                preview = Image.fromarray((painted * 255).byte().cpu().numpy())
-            self.api.execution.set_progress(
-                self.done * total + number, self.pictures * total, node_id=self.node, preview_image=preview
-            )
+            self.bar.show(self.done * total + number, self.pictures * total, lambda: painted(maps), surely=number == total)
 
         return step

@@ -3,17 +3,16 @@
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-import folder_paths
 import open_clip
 from comfy_api.latest import io
 
-from ..maskinversion import ModelError, load_clip
+from ..maskinversion import load_clip
 from ..maskinversion.loading import WEIGHT_SUFFIXES, readable_architectures
 from .managed_clip import ManagedClip
+from .model_files import NOTHING_FOUND, every_file, located, relative, stamp
 from .types import CATEGORY, ClipSocket
 
 FOLDERS = ("clip_vision", "open_clip")
-NOTHING_FOUND = "(nothing found)"
 
 # Every CLIP still in use, so that two loaders of the same weights share them.
 loaded: WeakValueDictionary[tuple, ManagedClip] = WeakValueDictionary()
@@ -93,41 +92,19 @@ def chosen(source: dict) -> tuple[str, str | None]:
         return source["name"], None
     if source["source"] == "bundled":
         return "bundled", None
-    path = located(source["weights"])
+    path = located(source["weights"], FOLDERS, "open_clip weights")
     return (f"local-dir:{path}", None) if path.is_dir() else (str(path), source["architecture"])
 
 
 def identity(source: str, architecture: str | None) -> tuple:
     """Changes when the weights do."""
-    path = Path(source.removeprefix("local-dir:"))
-    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path] if path.is_file() else []
-    return source, architecture, *((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
-
-
-def model_folders() -> list[Path]:
-    registered = [
-        path for name in FOLDERS if name in folder_paths.folder_names_and_paths for path in folder_paths.get_folder_paths(name)
-    ]
-    return list(dict.fromkeys(map(Path, [*registered, Path(folder_paths.models_dir, "open_clip")])))
+    return source, architecture, *stamp(Path(source.removeprefix("local-dir:")))
 
 
 def found_files() -> list[str]:
     """Weights files, and folders with an open_clip_config.json, relative to the model folder they are in."""
-    files, folders = [], []
-    for base in filter(Path.is_dir, model_folders()):
-        for path in sorted(base.rglob("*")):
-            if path.name == "open_clip_config.json" and path.parent != base:
-                folders.append(path.parent.relative_to(base).as_posix())
-            elif path.suffix in WEIGHT_SUFFIXES and not (path.parent / "open_clip_config.json").is_file():
-                files.append(path.relative_to(base).as_posix())
-    return list(dict.fromkeys(files + folders))
-
-
-def located(relative: str) -> Path:
-    searched = model_folders()
-    if relative != NOTHING_FOUND:
-        for base in searched:
-            if (base / relative).exists():
-                return base / relative
-    missing = "no weights were found" if relative == NOTHING_FOUND else f"{relative} is no longer there"
-    raise ModelError(f"{missing}: put open_clip weights into {searched[0]} and press R to refresh the list")
+    found = every_file(*FOLDERS)
+    folders = [(base, file.parent) for base, file in found if file.name == "open_clip_config.json" and file.parent != base]
+    inside = {folder for _, folder in folders}
+    files = [(base, file) for base, file in found if file.suffix in WEIGHT_SUFFIXES and file.parent not in inside]
+    return relative(files + folders)

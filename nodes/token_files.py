@@ -7,10 +7,10 @@ from comfy_api.latest import io, ui
 
 from ..maskinversion import InputError, LocalizedTokens
 from ..maskinversion.operations import stack
+from .model_files import NOTHING_FOUND
 from .token_outputs import outputs, result
 from .types import TOKENS_CATEGORY, TokensSocket
 
-NOTHING_FOUND = "(nothing found)"
 OUTPUT = " [output]"
 
 

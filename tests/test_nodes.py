@@ -171,7 +171,7 @@ def test_an_image_size_that_the_model_cannot_have_is_explained(server, defaults)
 def test_a_file_that_is_not_there_is_explained(server, defaults):
     graph = inversion(defaults)
     graph["clip"]["inputs"] = {"source": "file", "source.weights": "(nothing found)", "source.architecture": "ViT-L-14"}
-    assert "no weights were found" in server.submit(graph).error
+    assert "put open_clip weights into" in server.submit(graph).error
 
 
 def test_a_model_folder_put_into_the_models_folder_is_offered_and_loads(server, defaults):

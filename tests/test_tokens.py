@@ -1,4 +1,4 @@
-"""Saving, loading, classifying, painting, and the command line."""
+"""Saving, loading, painting, and the command line."""
 
 import json
 
@@ -11,7 +11,6 @@ import maskinversion as mi
 from maskinversion.cli import main
 from maskinversion.examples import EXAMPLES, load_example
 from maskinversion.overlay import overlay
-from maskinversion.tasks.classify import classify
 
 
 @pytest.fixture
@@ -50,25 +49,6 @@ def test_other_files_are_refused(tmp_path):
     for name, message in (("text", "not a complete safetensors"), ("other", "not one of localized tokens"), ("none", "no file")):
         with pytest.raises(mi.InputError, match=message):
             mi.LocalizedTokens.load(tmp_path / f"{name}.safetensors")
-
-
-def test_classify_is_a_softmax_of_cosines(bundled):
-    texts = bundled.encode_text(["a photo of a cat", "a photo of a bus"])
-    found = classify(texts * 7, bundled, ["cat", "", "bus"])
-    assert [phrase for phrase, _ in found.best] == ["cat", "bus"] and found.phrases == ["cat", "bus"]
-    torch.testing.assert_close(found.similarities.diagonal(), torch.ones(2))
-    torch.testing.assert_close(found.probabilities, (bundled.logit_scale * found.similarities).softmax(1))
-
-
-def test_classify_explains_bad_input(bundled):
-    with pytest.raises(mi.InputError, match="no phrase"):
-        classify(torch.zeros(1, 256), bundled, [" "])
-    with pytest.raises(mi.InputError, match=r"no \{\}"):
-        classify(torch.zeros(1, 256), bundled, ["cat"], "a photo")
-    with pytest.raises(mi.InputError, match="512 numbers"):
-        classify(torch.zeros(1, 512), bundled, ["cat"])
-    with pytest.raises(mi.InputError, match="list"):
-        bundled.encode_text("cat")
 
 
 def test_overlay_is_bright_where_the_map_is():

@@ -1,13 +1,33 @@
 """Zero-shot classification of regions: which phrase is nearest to the token (arXiv 2407.20034, section 4.2)."""
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
+import torch
 import torch.nn.functional as F
+from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
 from torch import Tensor
 
 from ..clip import Clip
 from ..errors import InputError
+from ..loading import bundled_classes
+
+DEFAULT_TEMPLATE = "a photo of a {}"
+# Names to choose from that need no file.
+NAMES: dict[str, Callable[[], list[str]]] = {"bundled": bundled_classes, "imagenet": lambda: list(IMAGENET_CLASSNAMES)}
+# Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (2021): several templates, averaged.
+TEMPLATES = {
+    "imagenet-7": [fill("{}") for fill in SIMPLE_IMAGENET_TEMPLATES],
+    "imagenet-80": [fill("{}") for fill in OPENAI_IMAGENET_TEMPLATES],
+}
+BATCH = 256  # texts at a time
+KEPT = 20_000  # phrases of a CLIP whose embeddings are remembered
+
+remembered: WeakKeyDictionary[Clip, OrderedDict[tuple, Tensor]] = WeakKeyDictionary()
+
+Callback = Callable[[int, int], None]  # (texts done, of how many); it may raise to stop
 
 
 @dataclass(frozen=True)
@@ -25,21 +45,54 @@ class Classification:
         return [(self.phrases[i], p) for i, p in zip(indices.tolist(), values.tolist(), strict=True)]
 
 
-def classify(embeddings: Tensor, clip: Clip, phrases: Sequence[str], template: str = "a photo of a {}") -> Classification:
+def classify(
+    embeddings: Tensor,
+    clip: Clip,
+    phrases: Sequence[str],
+    template: str | Sequence[str] = DEFAULT_TEMPLATE,
+    callback: Callback | None = None,
+) -> Classification:
     """Compare embeddings [M, D], such as `LocalizedTokens.embeddings`, with phrases put into `template` in place of {}.
 
+    template: one, or several whose embeddings are averaged, such as `TEMPLATES["imagenet-80"]`.
     Raises InputError for embeddings of another width than the CLIP's, no phrase, or a template without {}.
     """
     phrases = [phrase.strip() for phrase in phrases if phrase.strip()]
-    if not phrases:
-        raise InputError("there is no phrase to choose from: write at least one")
-    if "{}" not in template:
-        raise InputError(f"the template {template!r} has no {{}} where the phrase goes, as in 'a photo of a {{}}'")
     if embeddings.shape[-1] != clip.tower.width_out:
         raise InputError(
             f"the tokens have {embeddings.shape[-1]} numbers each, {clip.name} makes {clip.tower.width_out}: "
             f"classify with the CLIP that made the tokens"
         )
-    texts = F.normalize(clip.encode_text([template.replace("{}", phrase) for phrase in phrases]), dim=-1)
+    texts = text_embeddings(clip, phrases, [template] if isinstance(template, str) else template, callback)
     similarities = F.normalize(embeddings.to(texts), dim=-1) @ texts.T
     return Classification(phrases, similarities, (clip.logit_scale * similarities).softmax(-1))
+
+
+def text_embeddings(clip: Clip, phrases: Sequence[str], templates: Sequence[str], callback: Callback | None = None) -> Tensor:
+    """Unit embeddings [T, D] on the CLIP's device: of every phrase, in all templates, their unit embeddings averaged.
+
+    They are remembered for as long as the CLIP is in use. Raises InputError for no phrase, or a template without {}.
+    """
+    if not phrases:
+        raise InputError("there is no phrase to choose from: write at least one")
+    if not templates:
+        raise InputError("there is no template: write one, such as 'a photo of a {}'")
+    for template in templates:
+        if "{}" not in template:
+            raise InputError(f"the template {template!r} has no {{}} where the phrase goes, as in 'a photo of a {{}}'")
+    known = remembered.setdefault(clip, OrderedDict())
+    kind = tuple(templates)
+    missing = [phrase for phrase in dict.fromkeys(phrases) if (kind, phrase) not in known]
+    per_batch = max(1, BATCH // len(templates))
+    for i in range(0, len(missing), per_batch):
+        some = missing[i : i + per_batch]
+        texts = [template.replace("{}", phrase) for phrase in some for template in templates]
+        each = torch.cat([F.normalize(clip.encode_text(texts[j : j + BATCH]), dim=-1) for j in range(0, len(texts), BATCH)])
+        for phrase, mean in zip(some, F.normalize(each.unflatten(0, (len(some), -1)).mean(1), dim=-1).cpu(), strict=True):
+            known[kind, phrase] = mean
+        if callback is not None:
+            callback(i + len(some), len(missing))
+    found = torch.stack([known[kind, phrase] for phrase in phrases]).to(clip.device)
+    while len(known) > KEPT:
+        known.popitem(last=False)
+    return found

@@ -1,0 +1,41 @@
+"""Write labels on regions."""
+
+import torch
+from comfy_api.latest import io
+
+from ..maskinversion import InputError
+from ..maskinversion.geometry import resize
+from ..maskinversion.labels import draw_labels
+from .types import CATEGORY
+
+
+class LabelRegions(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MaskInversionLabels",
+            display_name="Label Regions",
+            category=CATEGORY,
+            description="Draws each region in a colour of its own, with its label on it.",
+            search_aliases=["draw labels", "annotate", "segmentation overlay"],
+            inputs=[
+                io.Image.Input("image", tooltip="One picture."),
+                io.Mask.Input("mask", tooltip="The regions."),
+                io.String.Input(
+                    "labels",
+                    multiline=True,
+                    default="",
+                    tooltip="One a line, in the order of the regions: from Classify Region, Caption Region, or your own.",
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="image")],
+        )
+
+    @classmethod
+    def execute(cls, image, mask, labels) -> io.NodeOutput:
+        if len(image) != 1:
+            raise InputError(f"there are {len(image)} pictures; give one")
+        picture = image[0, ..., :3]
+        masks = resize(mask.reshape(-1, 1, *mask.shape[-2:]), tuple(picture.shape[:2]), "bilinear")[:, 0]
+        drawn = draw_labels(picture, masks, [line.strip() for line in labels.strip("\n").split("\n")])
+        return io.NodeOutput(torch.stack([drawn]).to(image))

@@ -1,0 +1,28 @@
+"""The progress bar of a node."""
+
+import time
+from collections.abc import Callable
+
+import comfy.model_management
+from comfy_api.latest import ComfyAPISync
+from PIL import Image
+
+PREVIEW_SECONDS = 0.2
+
+
+class ProgressBar:
+    """With a picture of what is there so far; and the place to stop at an interrupt."""
+
+    def __init__(self, node: str):
+        self.node = node
+        self.shown = 0.0
+        self.api = ComfyAPISync()
+
+    def show(self, done: int, total: int, preview: Callable[[], Image.Image], surely: bool = False) -> None:
+        """preview: made a few times a second at most, or now if `surely`. Raises what stops a node when the user has cancelled."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        picture = None
+        if surely or time.monotonic() - self.shown > PREVIEW_SECONDS:
+            self.shown = time.monotonic()
+            picture = preview()
+        self.api.execution.set_progress(done, total, node_id=self.node, preview_image=picture)

@@ -1,0 +1,67 @@
+"""Phrases to choose from: what is written on a node, a list that comes with the pack, or a text file in ComfyUI's input folder."""
+
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..maskinversion import Clip, InputError, LocalizedTokens
+from ..maskinversion.tasks.classify import NAMES
+
+WRITTEN = "as written"
+LISTS = {"98 names of the bundled CLIP": "bundled", "1000 names of ImageNet": "imagenet"}
+
+
+def phrases_input() -> io.Input:
+    return io.String.Input(
+        "phrases",
+        multiline=True,
+        default="",
+        placeholder="One phrase a line, such as: a red car",
+        tooltip="One a line. Empty: those of word_list or, with the bundled CLIP, all names that it knows.",
+    )
+
+
+def list_input() -> io.Input:
+    return io.Combo.Input(
+        "word_list",
+        options=[WRITTEN, *LISTS, *text_files()],
+        default=WRITTEN,
+        optional=True,
+        tooltip="More phrases: a list that comes with the pack, or a .txt file, one phrase a line, in ComfyUI's input folder.",
+    )
+
+
+def text_files() -> list[str]:
+    base = Path(folder_paths.get_input_directory())
+    return [path.relative_to(base).as_posix() for path in sorted(base.rglob("*.txt"))]
+
+
+def chosen_phrases(phrases: str, word_list: str, clip: Clip) -> list[str]:
+    """Raises InputError for a file that is gone, is not text, or is not in the input folder."""
+    lines = phrases.splitlines()
+    if word_list in LISTS:
+        lines += NAMES[LISTS[word_list]]()
+    elif word_list != WRITTEN:
+        base = folder_paths.get_input_directory()
+        path = Path(base, word_list).resolve()
+        if not folder_paths.is_within_directory(base, str(path)):
+            raise InputError(f"{word_list} is not in ComfyUI's input folder: choose a list, or put the file there")
+        try:
+            lines += path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"the phrases could not be read from {word_list} ({error}): it must be a text file in UTF-8"
+            ) from error
+    if not any(line.strip() for line in lines) and clip.name == "bundled":
+        lines = NAMES["bundled"]()
+    return lines
+
+
+def check_made_with(tokens: list[LocalizedTokens], clip: Clip) -> None:
+    for one in tokens:
+        if one.fingerprint != clip.fingerprint:
+            raise InputError(
+                f"the tokens were made with {one.model}, not with {clip.name}: connect the CLIP that made them. A CLIP_VISION "
+                f"cannot read text: load its weights with Load CLIP for MaskInversion instead"
+            )
