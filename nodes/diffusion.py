@@ -1,8 +1,6 @@
 """Pictures from tokens, with pipelines of diffusers."""
 
-import os
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,23 +8,23 @@ from weakref import WeakValueDictionary
 
 import comfy.latent_formats
 import comfy.model_management
-import folder_paths
 import torch
-from comfy_api.latest import ComfyAPISync, io
+from comfy_api.latest import io
 from latent_preview import Latent2RGBPreviewer
 from PIL import Image
 
-from ..maskinversion import InputError, MemoryLimitError, ModelError
+from ..maskinversion import InputError, MemoryLimitError
 from ..maskinversion.tasks.diffusion import UNCLIP, Settings
 from .managed_pipeline import ManagedDecoder
+from .model_files import NOTHING_FOUND, every_file, located, relative, stamp
+from .progress import ProgressBar
 from .types import CATEGORY, PipelineSocket, TokensSocket
 
 SUBCATEGORY = f"{CATEGORY}/diffusers"
 
-NOTHING_FOUND = "(nothing found)"
+BUNDLED_FOR = {"new pictures": "bundled", "painting into a picture": "bundled-inpaint"}
 NO_ADAPTER = "(none)"
 DTYPES = {"auto": None, "float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-PREVIEW_SECONDS = 0.2
 MAX_PIXELS = 8192
 
 # Every pipeline still in use, so that two loaders of the same one share it.
@@ -48,6 +46,16 @@ class LoadPipeline(io.ComfyNode):
                     "source",
                     options=[
                         io.DynamicCombo.Option(
+                            "bundled",
+                            [
+                                io.Combo.Input(
+                                    "use",
+                                    options=list(BUNDLED_FOR),
+                                    tooltip="New pictures are for Generate from Tokens, the other is for Inpaint from Tokens.",
+                                )
+                            ],
+                        ),
+                        io.DynamicCombo.Option(
                             "folder",
                             [
                                 io.Combo.Input(
@@ -68,7 +76,8 @@ class LoadPipeline(io.ComfyNode):
                             ],
                         ),
                     ],
-                    tooltip="'folder' is a pipeline in ComfyUI's models/diffusers. 'hub' is downloaded the first time.",
+                    tooltip="'bundled' is a miniature of Kandinsky 2.2 that comes with this pack: 64 px, for tokens of "
+                    "the bundled CLIP. 'folder' is a pipeline in ComfyUI's models/diffusers. 'hub' is downloaded the first time.",
                 ),
                 io.Combo.Input(
                     "ip_adapter",
@@ -109,11 +118,10 @@ def conditioning_inputs() -> list[io.Input]:
     ]
 
 
-def sampling_inputs(size: int) -> list[io.Input]:
-    side = "0 is the picture's own size." if size == 0 else "In pixels."
+def sampling_inputs(sides: str) -> list[io.Input]:
     return [
-        io.Int.Input("width", default=size, min=0, max=MAX_PIXELS, step=8, tooltip=side),
-        io.Int.Input("height", default=size, min=0, max=MAX_PIXELS, step=8, tooltip=side),
+        io.Int.Input("width", default=0, min=0, max=MAX_PIXELS, step=8, tooltip=sides),
+        io.Int.Input("height", default=0, min=0, max=MAX_PIXELS, step=8, tooltip=sides),
         io.Int.Input("steps", default=30, min=1, max=1000, tooltip="More take longer and are cleaner."),
         io.Float.Input("guidance", default=4.0, min=0.0, max=50.0, step=0.1, tooltip="How strictly to follow the token."),
         io.Int.Input("count", default=1, min=1, max=64, tooltip="Pictures for each token, made one after the other."),
@@ -147,7 +155,7 @@ class GenerateFromTokens(io.ComfyNode):
             category=SUBCATEGORY,
             description="Makes new pictures of what is in a region.",
             search_aliases=["kandinsky", "unclip", "image variations"],
-            inputs=[*conditioning_inputs(), *sampling_inputs(512)],
+            inputs=[*conditioning_inputs(), *sampling_inputs("In pixels; 0 is what the pipeline was made for.")],
             outputs=[io.Image.Output(display_name="images", tooltip="All pictures of the first token, then of the second, ...")],
             hidden=[io.Hidden.unique_id],
         )
@@ -176,7 +184,7 @@ class InpaintFromTokens(io.ComfyNode):
                 io.Int.Input(
                     "feather", default=8, min=0, max=256, tooltip="Over how many pixels, inside the mask, the painting fades in."
                 ),
-                *sampling_inputs(0),
+                *sampling_inputs("In pixels; 0 is the picture's shape, as large as the pipeline was made for at most."),
             ],
             outputs=[io.Image.Output(display_name="images", tooltip="As large as the picture; one for each token and count.")],
             hidden=[io.Hidden.unique_id],
@@ -213,25 +221,18 @@ def finished(images: torch.Tensor) -> io.NodeOutput:
 
 
 class PreviewSteps:
-    """The progress bar over all pictures, with what is there so far of the current one; and the place to stop at an interrupt."""
+    """The progress bar over all pictures, with what is there so far of the current one."""
 
     def __init__(self, node: str, kind: str):
-        self.node = node
-        self.shown = 0.0
-        self.api = ComfyAPISync()
+        self.bar = ProgressBar(node)
         self.previewer = None
         if kind.startswith("StableDiffusion") or kind == UNCLIP:
             space = comfy.latent_formats.SDXL() if "XL" in kind else comfy.latent_formats.SD15()
             self.previewer = Latent2RGBPreviewer(space.latent_rgb_factors, space.latent_rgb_factors_bias)
 
     def __call__(self, picture: int, pictures: int, step: int, steps: int, latents: torch.Tensor) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        preview = None
-        if step == steps or time.monotonic() - self.shown > PREVIEW_SECONDS:
-            self.shown = time.monotonic()
-            preview = self.picture(latents[:1].float())
         done = (picture - 1) * steps + step
-        self.api.execution.set_progress(done, pictures * steps, node_id=self.node, preview_image=preview)
+        self.bar.show(done, pictures * steps, lambda: self.picture(latents[:1].float()), surely=step == steps)
 
     def picture(self, latents: torch.Tensor) -> Image.Image:
         if self.previewer is not None:
@@ -243,54 +244,29 @@ class PreviewSteps:
 
 def chosen(source: dict) -> str:
     """What `load_decoder` takes. Raises InputError for a name that cannot be one, ModelError for a folder that is gone."""
+    if source["source"] == "bundled":
+        return BUNDLED_FOR[source["use"]]
     if source["source"] == "hub":
         name = source["name"].strip()
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or ".." in name:
             raise InputError(f"{name!r} is not a name on the Hugging Face hub: write OWNER/NAME")
         return name
-    return str(located(source["folder"], "diffusers", "a folder of a diffusers pipeline"))
+    return str(located(source["folder"], ("diffusers",), "a folder of a diffusers pipeline"))
 
 
 def adapter_file(name: str) -> Path | None:
-    return None if name == NO_ADAPTER else located(name, "ipadapter", "an IP-Adapter")
-
-
-def bases(kind: str) -> list[Path]:
-    """ComfyUI's folders of one kind of models, whether or not any pack has registered it."""
-    registered = folder_paths.get_folder_paths(kind) if kind in folder_paths.folder_names_and_paths else []
-    return list(dict.fromkeys(map(Path, [*registered, Path(folder_paths.models_dir, kind)])))
-
-
-def located(relative: str, kind: str, what: str) -> Path:
-    for base in bases(kind):
-        if relative != NOTHING_FOUND and (base / relative).exists():
-            return base / relative
-    missing = "nothing was found" if relative == NOTHING_FOUND else f"{relative} is no longer there"
-    raise ModelError(f"{missing}: put {what} into {bases(kind)[0]} and press R to refresh the list")
+    return None if name == NO_ADAPTER else located(name, ("ipadapter",), "an IP-Adapter")
 
 
 def found_folders() -> list[str]:
     found = [(base, file.parent) for base, file in every_file("diffusers") if file.name == "model_index.json"]
-    return list(dict.fromkeys(folder.relative_to(base).as_posix() for base, folder in found if folder != base))
+    return relative([(base, folder) for base, folder in found if folder != base])
 
 
 def found_adapters() -> list[str]:
-    found = [(base, file) for base, file in every_file("ipadapter") if file.suffix == ".safetensors"]
-    return list(dict.fromkeys(file.relative_to(base).as_posix() for base, file in found))
-
-
-def every_file(kind: str) -> list[tuple[Path, Path]]:
-    """(base, file) of all files, links followed, as ComfyUI itself looks for models."""
-    return [
-        (base, Path(folder, file))
-        for base in bases(kind)
-        for folder, _, files in sorted(os.walk(base, followlinks=True))
-        for file in sorted(files)
-    ]
+    return relative([(base, file) for base, file in every_file("ipadapter") if file.suffix == ".safetensors"])
 
 
 def identity(name: str, adapter: Path | None, dtype: str, offload: bool) -> tuple:
     """Changes when the weights do."""
-    files = sorted(path for path in Path(name).rglob("*") if path.is_file()) if Path(name).is_dir() else []
-    files += [adapter] if adapter else []
-    return name, str(adapter), dtype, offload, *((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files)
+    return name, str(adapter), dtype, offload, *stamp(Path(name)), *(stamp(adapter) if adapter else ())

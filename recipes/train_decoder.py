@@ -37,6 +37,7 @@ from maskinversion.operations import nothing
 log = logging.getLogger("train_decoder")
 SIDE = 64  # pixels, of the pictures that the decoder makes
 CELL = 4  # pixels, the side of one latent
+CHANNELS = 8  # numbers of one latent; with Kandinsky's 4, details were lost
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "linear", "clip_sample": False, "set_alpha_to_one": False,
             "steps_offset": 1, "prediction_type": "epsilon"}  # fmt: skip
 PICTURES = BUILD / "decoder-pictures.npz"
@@ -45,14 +46,14 @@ PICTURES = BUILD / "decoder-pictures.npz"
 def autoencoder() -> diffusers.VQModel:
     return diffusers.VQModel(
         block_out_channels=(24, 48, 64), down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
-        latent_channels=4, layers_per_block=1, norm_num_groups=8, num_vq_embeddings=1024, vq_embed_dim=4,
+        latent_channels=CHANNELS, layers_per_block=1, norm_num_groups=8, num_vq_embeddings=1024, vq_embed_dim=CHANNELS,
     )  # fmt: skip
 
 
 def unet(in_channels: int, width: int) -> diffusers.UNet2DConditionModel:
     """width: of the embeddings. Kandinsky 2.2's blocks, fewer and narrower."""
     return diffusers.UNet2DConditionModel(
-        sample_size=SIDE // CELL, in_channels=in_channels, out_channels=8, block_out_channels=(64, 96, 160), layers_per_block=1,
+        sample_size=SIDE // CELL, in_channels=in_channels, out_channels=2 * CHANNELS, block_out_channels=(64, 96, 160), layers_per_block=1,
         down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D", "SimpleCrossAttnDownBlock2D"),
         up_block_types=("SimpleCrossAttnUpBlock2D", "SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
         mid_block_type="UNetMidBlock2DSimpleCrossAttn", addition_embed_type="image", addition_embed_type_num_heads=64,
@@ -247,8 +248,8 @@ def train_unet(args: argparse.Namespace) -> None:
     if paints:
         start = trained("decoder")
         first = start["conv_in.weight"]
-        start["conv_in.weight"] = torch.cat([first, first.new_zeros(len(first), 5, *first.shape[2:])], 1)
-    run = Run(args, args.what, unet(9 if paints else 4, width), start)
+        start["conv_in.weight"] = torch.cat([first, first.new_zeros(len(first), CHANNELS + 1, *first.shape[2:])], 1)
+    run = Run(args, args.what, unet(2 * CHANNELS + 1 if paints else CHANNELS, width), start)
     latents = encoded(data["pictures"], run.device)
     # The pipeline shrinks the mask to one number per latent, then lets the hole grow by one on every side.
     kept = 1 - F.max_pool2d(torch.from_numpy(data["holes"])[:, None, ::CELL, ::CELL].float(), 3, stride=1, padding=1)
@@ -273,8 +274,8 @@ def train_unet(args: argparse.Namespace) -> None:
         with torch.autocast(run.device.type, torch.bfloat16, enabled=args.bf16):
             inputs = (t.to(run.device) for t in (sample, time))
             found = run.model(*inputs, None, added_cond_kwargs={"image_embeds": token.to(run.device)}).sample
-        error = (found[:, :4].float() - noise.to(run.device)).square()
-        error = (error * (1 - mask)).sum((1, 2, 3)) / (4 * (1 - mask).sum((1, 2, 3))) if paints else error.mean((1, 2, 3))
+        error = (found[:, :CHANNELS].float() - noise.to(run.device)).square()
+        error = (error * (1 - mask)).sum((1, 2, 3)) / (CHANNELS * (1 - mask).sum((1, 2, 3))) if paints else error.mean((1, 2, 3))
         ratio = alphas[time] / (1 - alphas[time])
         run.learn((error * (ratio.clamp(max=5) / ratio).to(error)).mean())
 
@@ -286,8 +287,8 @@ def export(args: argparse.Namespace) -> None:
     movq.quantize.embedding.weight.data = codes(encoded(data["pictures"][:2048], torch.device("cpu")), 1024)
     clip = mi.load_clip("bundled")
     for name, folder, kind, channels in (
-        ("decoder", "decoder", diffusers.KandinskyV22Pipeline, 4),
-        ("inpaint", "decoder-inpaint", diffusers.KandinskyV22InpaintPipeline, 9),
+        ("decoder", "decoder", diffusers.KandinskyV22Pipeline, CHANNELS),
+        ("inpaint", "decoder-inpaint", diffusers.KandinskyV22InpaintPipeline, 2 * CHANNELS + 1),
     ):
         model = unet(channels, data["whole"].shape[1])
         model.load_state_dict(trained(name))
@@ -300,7 +301,7 @@ def export(args: argparse.Namespace) -> None:
 
 
 def codes(latents: torch.Tensor, count: int) -> torch.Tensor:
-    """[count, 4]: the nearest of these stands for a latent when decoding with quantisation, by k-means."""
+    """[count, CHANNELS]: the nearest of these stands for a latent when decoding with quantisation, by k-means."""
     points = latents.movedim(1, -1).reshape(-1, latents.shape[1])
     points = points[torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[: count * 64]]
     centres = points[:count].clone()

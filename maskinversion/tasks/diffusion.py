@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, ModelError, memory_advice
 from ..geometry import as_masks, as_pixels, resize
-from ..loading import load_clip
+from ..loading import BUNDLED, load_clip
 from ..operations import check_same_clip
 from ..tokens import LocalizedTokens
 
@@ -35,11 +35,17 @@ INPAINTS = {
     "StableDiffusionXLPipeline": "StableDiffusionXLInpaintPipeline",
     "StableDiffusionXLInpaintPipeline": "StableDiffusionXLInpaintPipeline",
 }
+BUNDLED_DECODERS = {"bundled": BUNDLED / "decoder", "bundled-inpaint": BUNDLED / "decoder-inpaint"}
 LESS = "make it smaller, load the pipeline with offload, or in float16"
 SUPPORTED = sorted({*GENERATES, *INPAINTS})
 
 # The CLIP that released models of each width were trained with, by its open_clip name.
-USUAL_CLIPS = {768: "ViT-L-14/openai", 1024: "ViT-H-14/laion2b_s32b_b79k", 1280: "ViT-bigG-14/laion2b_s39b_b160k"}
+USUAL_CLIPS = {
+    64: "the bundled CLIP",
+    768: "ViT-L-14/openai",
+    1024: "ViT-H-14/laion2b_s32b_b79k",
+    1280: "ViT-bigG-14/laion2b_s39b_b160k",
+}
 
 # (picture, pictures, step, steps, latents [1, C, h, w]), step and picture from 1. It may raise to stop.
 Callback = Callable[[int, int, int, int, Tensor], None]
@@ -47,7 +53,8 @@ Callback = Callable[[int, int, int, int, Tensor], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """What all pipelines share. width, height: None is the pipeline's own size, or the picture's own for inpainting.
+    """What all pipelines share. width, height: None is the pipeline's own size; for inpainting, the picture's shape at no more
+    pixels than that.
     count: pictures for each token; the k-th of all has the seed seed + k, whatever the others are. prompt, negative_prompt: for
     those that read text. adapter_scale: for IP-Adapter.
     """
@@ -88,7 +95,10 @@ class Decoder:
 
     @cached_property
     def fingerprint(self) -> str | None:
-        """Of the CLIP that the pipeline carries, where it carries one in a precision that tells."""
+        """Of the CLIP that the pipeline was trained with, where it says so or carries it in a precision that tells."""
+        told = self.pipeline.unet.config.get("clip_fingerprint")
+        if told is not None:
+            return told
         encoder = getattr(self.pipeline, "image_encoder", None)
         return None if encoder is None or encoder.dtype == torch.bfloat16 else load_clip(encoder).fingerprint
 
@@ -98,12 +108,22 @@ class Decoder:
         return self.pipeline.movq_scale_factor**2 if self.kind in KANDINSKY else max(8, self.pipeline.vae_scale_factor)
 
     @cached_property
+    def side(self) -> int:
+        """The height and width in pixels that it was trained for."""
+        cell = self.pipeline.movq_scale_factor if self.kind in KANDINSKY else self.pipeline.vae_scale_factor
+        return max(1, round(self.pipeline.unet.config.sample_size * cell / self.grain)) * self.grain
+
+    @cached_property
     def inpainter(self) -> object:
         """The pipeline that paints into a picture, made of the same parts. Raises ModelError where there is none."""
         import diffusers
 
         if self.kind not in INPAINTS:
-            advice = "kandinsky-community/kandinsky-2-2-decoder-inpaint" if self.kind in KANDINSKY else "an inpainting model"
+            advice = (
+                "bundled-inpaint or kandinsky-community/kandinsky-2-2-decoder-inpaint"
+                if self.kind in KANDINSKY
+                else "an inpainting model"
+            )
             raise ModelError(f"{self.name} ({self.kind}) cannot paint into a picture: load {advice} for that")
         if INPAINTS[self.kind] == self.kind:
             return self.pipeline
@@ -139,11 +159,8 @@ class Decoder:
         """
         if self.kind not in GENERATES:
             raise ModelError(f"{self.name} ({self.kind}) only paints into pictures: load one that makes new ones for this")
-        size = {}
-        for what in ("height", "width"):
-            value = getattr(settings, what)
-            if value is not None:
-                size[what] = self.fitting(value, what)
+        given = {"height": settings.height, "width": settings.width}
+        size = {what: self.side if value is None else self.fitting(value, what) for what, value in given.items()}
         pictures = self._run(self.pipeline, tokens, negative, settings, size, {}, callback)
         return torch.stack(list(pictures))
 
@@ -171,7 +188,8 @@ class Decoder:
         own = tuple(pixels.shape[-2:])
         cover = resize(hole[0][None, None].to(pixels), own, "bilinear")
         if settings.width is None and settings.height is None:
-            height, width = (max(1, round(side / self.grain)) * self.grain for side in own)
+            scale = min(1.0, self.side / (own[0] * own[1]) ** 0.5)
+            height, width = (max(1, round(side * scale / self.grain)) * self.grain for side in own)
         else:
             height, width = (self.fitting(getattr(settings, what) or 0, what) for what in ("height", "width"))
         small = resize(pixels, (height, width), "bilinear")
@@ -229,7 +247,7 @@ class Decoder:
         if self.kind not in (*KANDINSKY, UNCLIP):
             pipeline.set_ip_adapter_scale(settings.adapter_scale)
         total = len(embeddings) * settings.count
-        picture = f"a picture of {size['width']} x {size['height']} px" if len(size) == 2 else "a picture"
+        picture = f"a picture of {size['width']} x {size['height']} px"
         with self.placed(pipeline):
             for number in range(total):
                 step = Steps(number + 1, total, pipeline, callback)
@@ -297,7 +315,8 @@ def load_decoder(
 ) -> Decoder:
     """Load a pipeline, from safetensors only, that makes pictures of CLIP image embeddings.
 
-    source: a folder with a model_index.json, or the id of one on the Hugging Face hub (downloaded once, then cached).
+    source: "bundled" or "bundled-inpaint", a miniature of Kandinsky 2.2 for tokens of the bundled CLIP; a folder with a
+        model_index.json; or the id of one on the Hugging Face hub (downloaded once, then cached).
     adapter: the safetensors file of a basic IP-Adapter, for Stable Diffusion 1.5 and XL.
     device: where it is, and runs. offload: a device to bring each part to only while it computes; `device` is then the CPU.
 
@@ -310,9 +329,13 @@ def load_decoder(
         if find_spec(package) is None:
             raise ModelError(f"this needs the package {package}: pip install {package}, or pip install 'maskinversion[diffusion]'")
 
-    source = str(source)
+    name = str(source)
+    source = str(BUNDLED_DECODERS.get(name, source))
     folder = Path(source)
-    name = folder.name if folder.is_dir() else source
+    if name in BUNDLED_DECODERS:
+        name = f"the {name} decoder"
+    elif folder.is_dir():
+        name = folder.name
     if folder.is_dir() and not (folder / "model_index.json").is_file():
         raise ModelError(f"{folder} is not a folder of diffusers: it has no model_index.json")
     with loading_advice(name):
