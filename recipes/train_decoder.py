@@ -53,7 +53,8 @@ def autoencoder() -> diffusers.VQModel:
 def unet(in_channels: int, width: int) -> diffusers.UNet2DConditionModel:
     """width: of the embeddings. Kandinsky 2.2's blocks, fewer and narrower."""
     return diffusers.UNet2DConditionModel(
-        sample_size=SIDE // CELL, in_channels=in_channels, out_channels=2 * CHANNELS, block_out_channels=(64, 96, 160), layers_per_block=1,
+        sample_size=SIDE // CELL, in_channels=in_channels, out_channels=2 * CHANNELS,
+        block_out_channels=(64, 96, 160), layers_per_block=1,
         down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D", "SimpleCrossAttnDownBlock2D"),
         up_block_types=("SimpleCrossAttnUpBlock2D", "SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
         mid_block_type="UNetMidBlock2DSimpleCrossAttn", addition_embed_type="image", addition_embed_type_num_heads=64,
