@@ -13,7 +13,7 @@ import torch
 from huggingface_hub.constants import HF_HUB_CACHE
 from PIL import Image
 
-from .bench.run import METHODS, Settings
+from .bench.run import METHODS, Settings, check
 from .bench.run import run as bench
 from .errors import InputError, MaskInversionError
 from .examples import EXAMPLES, load_example
@@ -68,15 +68,16 @@ def parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=run_demo)
 
     bench = commands.add_parser("bench", help="time and memory against other ways to the same tokens (many minutes)")
-    bench.add_argument("--model", default="ViT-B-16", help="an open_clip ViT, with random weights (default: %(default)s)")
-    bench.add_argument("--size", type=int, default=224, help="pixels (default: %(default)s)")
+    bench.add_argument("--model", nargs="+", default=["ViT-B-16"], help="open_clip's ViTs, random weights (default: %(default)s)")
+    bench.add_argument("--size", type=int, nargs="+", default=[224], help="pixels (default: %(default)s)")
     bench.add_argument("--masks", type=int, nargs="+", default=[1, 5, 10, 100])
-    bench.add_argument("--iterations", type=int, default=10)
-    bench.add_argument("--layers", type=int, default=1)
+    bench.add_argument("--iterations", type=int, nargs="+", default=[10])
+    bench.add_argument("--layers", type=int, nargs="+", default=[1])
     bench.add_argument("--repeats", type=int, default=3, help="the fastest counts (default: %(default)s)")
     bench.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     bench.add_argument("--reference", type=Path, help="folder of the published package; tests/reference/compare.py installs it")
     bench.add_argument("--slow-masks", type=int, default=10, help="most masks for the baselines by autograd (default: %(default)s)")
+    bench.add_argument("--check", type=Path, metavar="JSON", help="measure a bench.json again; fails where 20%% slower")
     bench.add_argument("--out", type=Path, default=Path("maskinversion-bench"), help="folder for bench.json, bench.md, bench.png")
     bench.set_defaults(run=run_bench)
 
@@ -194,6 +195,9 @@ def run_demo(args: argparse.Namespace) -> None:
 
 
 def run_bench(args: argparse.Namespace) -> None:
+    if args.check:
+        check(args.check)
+        return
     names = {field.name for field in dataclasses.fields(Settings)}
     given = {name: tuple(v) if isinstance(v, list) else v for name, v in vars(args).items() if name in names}
     bench(Settings(**given), args.out)

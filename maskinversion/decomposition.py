@@ -9,7 +9,7 @@ attention A_h only through W_O [A_h V_h], hence
 
 and dscore/dy_i is the gradient through the MLP, the mean over the tokens, the last norm, the projection and the
 normalisation, all of which have short derivatives. Nothing of size tokens x tokens x embedding is ever formed, and no
-autograd is used, so all of it works under `torch.inference_mode`.
+autograd goes through the model, so all of it works under `torch.inference_mode`.
 
 Shapes: M masks, N tokens, P = N - prefix patches, d width, m width of the MLP, h heads, D embedding.
 
@@ -80,10 +80,13 @@ class Head:
 class LayerMap(ABC):
     """The map of one layer for a fixed image, a rectified linear function of the unit token e.
 
-    bytes_per_mask: about what one step on one mask holds at once.
+    bytes_per_mask: about what one step on one mask holds at once. forming: multiply-adds that it took to make this map of an
+    image's tokens. step_products: multiply-adds of one step of one mask.
     """
 
     bytes_per_mask: int
+    forming: int
+    step_products: int
 
     def lower(self, dtype: torch.dtype) -> None:  # noqa: B027
         """From now on do the large products, if there are any, at this precision. Sums, the map and the loss keep theirs."""
@@ -107,6 +110,11 @@ class SelfAttentionMap(LayerMap):
         self.prefix, self.tokens = prefix, len(values)
         self.heads, self.head_width = values.shape[1:]
         self.values = values.transpose(0, 1).contiguous()  # [h, N, d_h]
+
+    @property
+    def value_products(self) -> int:
+        """Multiply-adds of U(e) with the values, for one mask."""
+        return self.heads * self.tokens * (self.tokens - self.prefix) * self.head_width
 
     @abstractmethod
     def queries(self, direction: Tensor) -> Tensor:
@@ -140,6 +148,10 @@ class DirectMap(SelfAttentionMap):
     def __init__(self, values: Tensor, seed: Tensor, unit: Tensor, prefix: int):
         super().__init__(values, prefix)
         self.seed, self.unit = seed, unit
+
+    @property
+    def step_products(self) -> int:
+        return 2 * (self.pull_products + self.value_products)
 
     @abstractmethod
     def pull(self, g: Tensor) -> Tensor:
@@ -184,6 +196,10 @@ class BlockMap(DirectMap):
     def bytes_per_mask(self) -> int:
         numbers = 2 * self.heads * self.tokens**2 + 2 * self.slope.numel() + 4 * self.corr_row.numel()
         return numbers * self.slope.element_size()
+
+    @property
+    def forming(self) -> int:
+        return 3 * self.pull_products + self.folded.numel() * self.output.shape[0]
 
     @property
     def precision(self) -> torch.dtype:
@@ -231,6 +247,10 @@ class ChainMap(DirectMap):
         return (2 * self.heads * self.tokens**2 + 4 * self.tokens * widest) * self.values.element_size()
 
     @property
+    def forming(self) -> int:
+        return self.pull_products
+
+    @property
     def precision(self) -> torch.dtype:
         return self.lowered or self.seed.dtype
 
@@ -258,6 +278,7 @@ class TabulatedMap(SelfAttentionMap):
     def __init__(self, source: DirectMap):
         super().__init__(source.values.transpose(0, 1), source.prefix)
         self.unit = source.unit
+        self.forming = source.forming + source.seed.shape[1] * source.pull_products
         width, entries = source.seed.shape[1], source.tokens * source.heads * source.head_width
         self.table = source.seed.new_empty(width, entries, dtype=source.precision)
         self.common = source.seed.new_empty(width, entries // source.tokens)  # what the tokens share is large: it keeps its digits
@@ -282,6 +303,10 @@ class TabulatedMap(SelfAttentionMap):
         reads = READ_COST * entries * -(-masks // at_once)
         table = width * source.pull_products + 2 * iterations * (masks * entries + reads)
         return table < 2 * iterations * masks * source.pull_products
+
+    @property
+    def step_products(self) -> int:
+        return 2 * (self.table.numel() + self.value_products)
 
     @property
     def bytes_per_mask(self) -> int:
@@ -310,6 +335,8 @@ class PoolerMap(LayerMap):
         by_row = pull_through(pieces, slope[:, None])[:, 0]  # [D, h * d_h]
         kernel = values[prefix:].transpose(0, 1) @ by_row.T.unflatten(0, values.shape[1:])  # [h, P, D]
         self.kernel = kernel.flatten(0, 1)
+        self.forming = len(slope) * (sum(piece.products for piece in pieces) + len(self.kernel) * values.shape[2])
+        self.step_products = 2 * self.kernel.numel()
 
     @property
     def bytes_per_mask(self) -> int:
@@ -352,5 +379,12 @@ def pooled_gradient(pooled: Tensor, head: Head, tokens: int) -> tuple[Tensor, Te
 
 
 def value_and_slope(activation: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """An element-wise function and its derivative, by forward-mode differentiation: any activation will do."""
-    return torch.func.jvp(activation, (x,), (torch.ones_like(x),))
+    """An element-wise function and its derivative, any one: the only derivative that is left to autograd.
+
+    Forward-mode differentiation needs no graph, but takes half a second to start.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        x = x.clone().requires_grad_()
+        value = activation(x)
+        (slope,) = torch.autograd.grad(value.sum(), x)
+    return value.detach(), slope

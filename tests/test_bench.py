@@ -11,6 +11,7 @@ import maskinversion as mi
 from maskinversion.bench.baselines import explicit_decomposition, shared_autograd
 from maskinversion.bench.worker import inputs
 from maskinversion.cli import main
+from maskinversion.decomposition import TabulatedMap
 
 
 @pytest.mark.parametrize("baseline", [explicit_decomposition, shared_autograd])
@@ -35,3 +36,38 @@ def test_a_small_run(tmp_path, capsys):
     assert [(row["method"], row["masks"]) for row in rows] == [(m, n) for n in (1, 2) for m in ("forward", "exact")]
     assert all(row["seconds"] > 0 for row in rows)
     assert "| exact | " in capsys.readouterr().out and (tmp_path / "bench.png").stat().st_size > 1000
+
+
+def test_a_slow_down_fails_the_check(tmp_path, capsys):
+    row = {"masks": 1, "model": "ViT-S-32", "size": 64, "iterations": 1, "layers": 1, "lr": 0.1, "repeats": 1, "threads": 1}
+    stored = tmp_path / "bench.json"
+
+    def store(passes):
+        rows = [row | {"method": "forward", "seconds": 1.0}, row | {"method": "exact", "seconds": passes}]
+        stored.write_text(json.dumps(rows))
+        return main(["bench", "--check", str(stored)])
+
+    assert store(1e6) == 0
+    assert "1000000.00 encoder passes then" in capsys.readouterr().out
+    assert store(1e-6) == 1
+    assert "more than 20% slower" in capsys.readouterr().err
+    stored.write_text("[]")
+    assert main(["bench", "--check", str(stored)]) == 1 and "no encoder pass" in capsys.readouterr().err
+    stored.write_text("nothing")
+    assert main(["bench", "--check", str(stored)]) == 1 and "is not a bench.json" in capsys.readouterr().err
+
+
+def test_the_operations_are_counted_by_hand():
+    """A block of width 8 with an MLP of 16, 2 heads, 5 tokens, one of them no patch, an embedding of 4."""
+    model = open_clip.CLIP(
+        4,
+        dict(image_size=8, patch_size=4, width=8, layers=1, head_width=4, mlp_ratio=2.0),
+        dict(context_length=8, width=8, heads=1, layers=1),
+    )
+    inverter = mi.MaskInverter(mi.load_clip(model.eval()))
+    (found,) = inverter.encode(inputs(8, 1)[0]).maps
+    pull, values = 5 * 16 * 8, 2 * 5 * 4 * 4
+    assert found.step_products == 2 * (pull + values)
+    assert found.forming == 3 * pull + 16 * 8 * 8
+    table = TabulatedMap(found)
+    assert table.step_products == 2 * (4 * 5 * 8 + values) and table.forming == found.forming + 4 * pull

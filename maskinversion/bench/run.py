@@ -1,31 +1,40 @@
-"""The sweep, and what it writes: bench.json, bench.md, bench.png."""
+"""The sweep, and what it writes: bench.json, bench.md, bench.png and, for several numbers of steps, steps.png.
 
+`check` measures again what a bench.json says, and complains about what has become slower.
+"""
+
+import itertools
 import json
 import os
 import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, MaskInversionError
 
 METHODS = ("forward", "exact", "fast", "explicit_decomposition", "shared_autograd", "reference")
+LAST_LAYER_ONLY = ("explicit_decomposition", "shared_autograd")
+SETTING = ("model", "size", "layers", "iterations")
+TOLERANCE = 1.2
 WORKER = Path(__file__).with_name("worker.py")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What to measure. reference: the folder where the published package is installed (tests/reference/compare.py makes it)."""
+    """What to measure: every combination. reference: the folder where the published package is installed
+    (tests/reference/compare.py makes it)."""
 
-    model: str = "ViT-B-16"
-    size: int = 224
+    model: tuple[str, ...] = ("ViT-B-16",)
+    size: tuple[int, ...] = (224,)
     masks: tuple[int, ...] = (1, 5, 10, 100)
-    iterations: int = 10
-    layers: int = 1
+    iterations: tuple[int, ...] = (10,)
+    layers: tuple[int, ...] = (1,)
     lr: float = 0.1
     repeats: int = 3
     methods: tuple[str, ...] = METHODS
@@ -33,18 +42,16 @@ class Settings:
     slow_masks: int = 10  # the most masks that the baselines by autograd are measured with
 
 
-def measure(settings: Settings, method: str, masks: int) -> dict | None:
-    """Seconds and bytes of one method, in a process of its own; None when it failed."""
-    if method in ("reference", "shared_autograd") and masks > settings.slow_masks:
-        return None
-    case = {
-        "method": method, "masks": masks, "model": settings.model, "size": settings.size, "iterations": settings.iterations,
-        "layers": settings.layers, "lr": settings.lr, "repeats": settings.repeats, "threads": torch.get_num_threads(),
-    }  # fmt: skip
+class SlowerError(MaskInversionError):
+    """Something takes longer than it did."""
+
+
+def measure(case: dict, reference: Path | None) -> dict | None:
+    """Seconds and bytes of one case, in a process of its own; None when it failed."""
     environment = dict(os.environ)
     command = [sys.executable, "-m", "maskinversion.bench.worker"]
-    if method == "reference":
-        environment["PYTHONPATH"] = str(settings.reference)
+    if case["method"] == "reference":
+        environment["PYTHONPATH"] = str(reference)
         environment["MPLBACKEND"] = "Agg"
         command = [sys.executable, "-P", str(WORKER)] if sys.version_info >= (3, 11) else [sys.executable, str(WORKER)]
     with tempfile.TemporaryDirectory() as folder:
@@ -52,31 +59,67 @@ def measure(settings: Settings, method: str, masks: int) -> dict | None:
         path.write_text(json.dumps(case), encoding="utf-8")
         done = subprocess.run([*command, str(path)], env=environment, capture_output=True, text=True)
     if done.returncode:
-        print(f"{method}, {masks} masks: failed: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+        print(f"{described(case)}: failed: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
         return None
     return case | json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def sweep(settings: Settings) -> list[dict]:
-    """Every method at every number of masks, one after the other. Raises InputError for settings that cannot be measured."""
-    methods = [method for method in settings.methods if method != "reference" or settings.reference is not None]
-    if settings.layers != 1:
-        methods = [method for method in methods if method in ("forward", "exact", "fast", "reference")]
-    unknown = set(methods) - set(METHODS)
+def described(case: dict) -> str:
+    return (
+        f"{case['model']} {case['size']} px, {case['layers']} layer(s), {case['iterations']:3d} steps, {case['masks']:4d} masks  "
+        f"{case['method']:24s}"
+    )
+
+
+def cases(settings: Settings) -> list[dict]:
+    """Every case of a sweep. Raises InputError for settings that cannot be measured."""
+    unknown = set(settings.methods) - set(METHODS)
     if unknown:
         raise InputError(f"there is no method {', '.join(unknown)}; there are {', '.join(METHODS)}")
     if settings.reference is not None and not (settings.reference / "legrad").is_dir():
         raise InputError(
             f"{settings.reference} has no published package: run `python tests/reference/compare.py`, which installs it"
         )
-    rows = []
-    for masks in settings.masks:
-        for method in methods:
-            row = measure(settings, method, masks)
-            if row is not None:
-                rows.append(row)
-                print(f"{masks:4d} masks  {method:24s} {row['seconds']:8.3f} s", flush=True)
+    found = []
+    for model, size, layers, iterations, masks, method in itertools.product(
+        settings.model, settings.size, settings.layers, settings.iterations, settings.masks, settings.methods
+    ):
+        slow = method in ("reference", "shared_autograd") and masks > settings.slow_masks
+        if slow or (method == "reference" and settings.reference is None) or (method in LAST_LAYER_ONLY and layers != 1):
+            continue
+        found.append(
+            {
+                "method": method, "masks": masks, "model": model, "size": size, "iterations": iterations, "layers": layers,
+                "lr": settings.lr, "repeats": settings.repeats, "threads": torch.get_num_threads(),
+            }
+        )  # fmt: skip
+    return found
+
+
+def sweep(settings: Settings, measured: Callable[[list[dict]], None]) -> list[dict]:
+    """All cases, one after the other; `measured` is told after each what there is so far."""
+    rows: list[dict] = []
+    for case in cases(settings):
+        row = measure(case, settings.reference)
+        if row is not None:
+            rows.append(row)
+            print(f"{described(row)} {row['seconds']:8.3f} s", flush=True)
+            measured(rows)
     return rows
+
+
+def groups(rows: list[dict], *names: str) -> dict[tuple, list[dict]]:
+    """Rows that have these in common, in the order in which they come."""
+    found: dict[tuple, list[dict]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[name] for name in names), []).append(row)
+    return found
+
+
+def tables(rows: list[dict]) -> str:
+    """Markdown: a table for every model, size, number of layers and number of steps."""
+    head = f"{rows[0]['threads']} threads, {platform.machine()}, torch {torch.__version__}. Whole job, encoding included.\n"
+    return "\n".join([head, *(table(some) for some in groups(rows, *SETTING).values())])
 
 
 def table(rows: list[dict]) -> str:
@@ -86,8 +129,7 @@ def table(rows: list[dict]) -> str:
     methods = [method for method in METHODS if any(key[0] == method for key in found)]
     first = rows[0]
     lines = [
-        f"{first['model']}, {first['size']} px, {first['iterations']} steps, {first['layers']} layer(s), "
-        f"{first['threads']} threads, {platform.machine()}, torch {torch.__version__}. Whole job, encoding included.",
+        f"**{first['model']}, {first['size']} px, {first['iterations']} steps, {first['layers']} layer(s)**",
         "",
         "| encoder passes (memory beyond the model) | " + " | ".join(f"{count} masks" for count in counts) + " |",
         "|---" * (len(counts) + 1) + "|",
@@ -99,44 +141,114 @@ def table(rows: list[dict]) -> str:
             memory = "" if row is None or row["bytes"] is None else f" ({row['bytes'] / 2**20:.0f} MB)"
             cells.append("" if row is None or floor is None else f"{row['seconds'] / floor['seconds']:.2f}{memory}")
         lines.append(f"| {method} | {' | '.join(cells)} |")
-    for ours in ("exact", "fast"):
+        if method == "exact":
+            passes = [found[method, count].get("predicted") if (method, count) in found else None for count in counts]
+            lines.append(f"| *predicted by counting* | {' | '.join('' if p is None else f'{p:.2f}' for p in passes)} |")
+    for baseline, ours in itertools.product(("reference", "shared_autograd", "explicit_decomposition"), ("exact", "fast")):
         cells = [
-            f"{found['reference', count]['seconds'] / found[ours, count]['seconds']:.1f}x"
-            if ("reference", count) in found and (ours, count) in found
+            f"{found[baseline, count]['seconds'] / found[ours, count]['seconds']:.1f}x"
+            if (baseline, count) in found and (ours, count) in found
             else ""
             for count in counts
         ]
         if any(cells):
-            lines.append(f"| *{ours}: times faster than the reference* | {' | '.join(cells)} |")
+            lines.append(f"| *{ours}: times faster than {baseline.replace('_', ' ')}* | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def plot(rows: list[dict], path: Path) -> None:
-    """Time against the number of masks, both logarithmic. Raises InputError without matplotlib."""
+def pyplot():
+    """Raises InputError without matplotlib."""
     try:
         import matplotlib
     except ImportError as error:
         raise InputError("the plot needs matplotlib: pip install matplotlib") from error
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot as drawn
 
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-    for method in METHODS:
-        points = [(row["masks"], row["seconds"]) for row in rows if row["method"] == method]
-        if points:
-            axes.loglog(*zip(*points, strict=True), marker="o", label=method.replace("_", " "))
-    axes.set(xlabel="masks", ylabel="seconds", title=f"{rows[0]['model']} at {rows[0]['size']} px, {rows[0]['iterations']} steps")
-    axes.grid(True, which="both", alpha=0.3)
-    axes.legend()
+    return drawn
+
+
+def plot(rows: list[dict], path: Path) -> None:
+    """Time against the number of masks, both logarithmic; a panel for every setting."""
+    panels = groups(rows, *SETTING)
+    columns = min(3, len(panels))
+    down = -(-len(panels) // columns)
+    figure, axes = pyplot().subplots(down, columns, figsize=(2 + 5 * columns, 4.5 * down), layout="constrained", squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    for axis, some in zip(axes.flat, panels.values()):
+        for method in METHODS:
+            points = sorted((row["masks"], row["seconds"]) for row in some if row["method"] == method)
+            if points:
+                axis.loglog(*zip(*points, strict=True), marker="o", label=method.replace("_", " "))
+        title = f"{some[0]['model']} at {some[0]['size']} px, {some[0]['iterations']} steps, {some[0]['layers']} layer(s)"
+        axis.set(xlabel="masks", ylabel="seconds", title=title)
+        axis.grid(True, which="both", alpha=0.3)
+        axis.legend()
     figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    pyplot().close(figure)
+
+
+def plot_steps(rows: list[dict], path: Path) -> None:
+    """The paper's figure: by how many seconds the decomposition is quicker than autograd, against the number of steps."""
+    figure, axis = pyplot().subplots(figsize=(7, 4.5), layout="constrained")
+    for (model, size, layers, masks), some in groups(rows, "model", "size", "layers", "masks").items():
+        for baseline in ("reference", "shared_autograd"):
+            seconds = {(row["method"], row["iterations"]): row["seconds"] for row in some}
+            steps = sorted(k for method, k in seconds if method == baseline and ("exact", k) in seconds)
+            if len(steps) > 1:
+                saved = [seconds[baseline, k] - seconds["exact", k] for k in steps]
+                label = f"{masks} masks, {model} {size} px, {layers} layer(s), against {baseline.replace('_', ' ')}"
+                axis.plot(steps, saved, marker="o", label=label)
+    axis.axhline(0, color="grey", linewidth=0.8)
+    axis.set(xlabel="steps", ylabel="seconds saved")
+    axis.grid(True, alpha=0.3)
+    axis.legend()
+    figure.savefig(path, dpi=120)
+    pyplot().close(figure)
+
+
+def write(rows: list[dict], out: Path) -> None:
+    (out / "bench.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    (out / "bench.md").write_text(tables(rows), encoding="utf-8")
 
 
 def run(settings: Settings, out: Path) -> None:
-    rows = sweep(settings)
+    """Measure and write. Raises InputError for settings that cannot be measured, or when nothing could be."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / "bench.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    (out / "bench.md").write_text(table(rows), encoding="utf-8")
-    print(table(rows), end="")
+    rows = sweep(settings, lambda so_far: write(so_far, out))
+    if not rows:
+        raise InputError("nothing was measured: see the messages above")
+    print(tables(rows), end="")
     plot(rows, out / "bench.png")
     print(out / "bench.md", out / "bench.png", sep="\n")
+    if len(settings.iterations) > 1:
+        plot_steps(rows, out / "steps.png")
+        print(out / "steps.png")
+
+
+def check(stored: Path) -> None:
+    """Measure the cases of a bench.json again, ours and the encoder pass: the ratio of the two may be TOLERANCE larger.
+
+    Raises SlowerError where it is more, InputError for a file that is not a bench.json.
+    """
+    try:
+        rows = [row for row in json.loads(stored.read_text(encoding="utf-8")) if row["method"] in ("forward", "exact", "fast")]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{stored} is not a bench.json ({error})") from error
+    if not rows:
+        raise InputError(f"{stored} has no encoder pass to compare with: measure with the methods forward, exact and fast")
+    slower = []
+    for some in groups(rows, *SETTING, "masks").values():
+        before = {row["method"]: row["seconds"] for row in some}
+        now = {row["method"]: measure(row, None) for row in some}
+        if "forward" not in before or None in now.values():
+            raise InputError(f"{described(some[0])}: there is no encoder pass to compare with, or it failed")
+        for method in before:
+            if method != "forward":
+                stood, stands = before[method] / before["forward"], now[method]["seconds"] / now["forward"]["seconds"]
+                words = f"{described(now[method])} {stood:6.2f} encoder passes then, {stands:6.2f} now"
+                print(words, flush=True)
+                slower += [words] if stands > stood * TOLERANCE else []
+    if slower:
+        raise SlowerError(f"more than {TOLERANCE - 1:.0%} slower than {stored} says: " + "; ".join(slower))

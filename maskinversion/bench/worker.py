@@ -40,11 +40,26 @@ def prepare(case: dict):
 
         clip = mi.load_clip(case["model"], device="cpu")
         inverter = mi.MaskInverter(clip, iterations, lr, layers=case["layers"], image_size=case["size"], precision=case["method"])
-        return lambda: inverter.invert(inverter.encode(image), masks)
+
+        def job():
+            return inverter.invert(inverter.encode(image), masks)
+
+        job.predicted = lambda: predicted(inverter.encode(image), len(masks), iterations)
+        return job
     from maskinversion.bench.baselines import BASELINES
 
     visual = open_clip.create_model(case["model"], force_image_size=case["size"]).eval().requires_grad_(False).visual
     return lambda: BASELINES[case["method"]](visual, pixels, masks, iterations, lr)
+
+
+def predicted(encoded, masks: int, iterations: int) -> float:
+    """Encoder passes that the whole job takes if every multiply-add takes as long as one in the encoder."""
+    from maskinversion.inverter import cheapest
+
+    tokens, width = encoded.entering.shape
+    floor = encoded.clip.tower.depth * (12 * tokens * width**2 + 2 * tokens**2 * width)
+    used = [cheapest(found, masks, iterations) for found in encoded.maps]
+    return 1 + sum(found.forming + iterations * masks * found.step_products for found in used) / floor
 
 
 def high_water() -> int | None:
@@ -72,7 +87,8 @@ def main() -> None:
         job()
         seconds.append(time.perf_counter() - start)
     after = high_water()
-    print(json.dumps({"seconds": min(seconds), "bytes": None if before is None else after - before}))
+    predicted = getattr(job, "predicted", lambda: None)()
+    print(json.dumps({"seconds": min(seconds), "bytes": None if before is None else after - before, "predicted": predicted}))
 
 
 if __name__ == "__main__":
