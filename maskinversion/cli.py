@@ -1,4 +1,4 @@
-"""The command line: `maskinversion invert | classify | demo | doctor | bench`. It only translates; the library does the work."""
+"""The command line, `maskinversion COMMAND`. It only translates; the library does the work."""
 
 import argparse
 import dataclasses
@@ -21,6 +21,7 @@ from .geometry import FITS, as_pixels
 from .inverter import PRECISIONS, MaskInverter
 from .loading import BUNDLED, best_device, bundled_classes, load_clip
 from .overlay import overlay
+from .tasks.caption import HOWS, Decoding, load_captioner
 from .tasks.classify import classify
 from .tokens import LocalizedTokens
 
@@ -61,6 +62,20 @@ def parser() -> argparse.ArgumentParser:
     add_model(name)
     add_inversion(name)
     name.set_defaults(run=run_classify)
+
+    caption = commands.add_parser("caption", help="write captions of each region")
+    caption.add_argument("image", type=Path, help="a picture, or the tokens.safetensors that `invert` wrote")
+    caption.add_argument("--mask", type=Path, action="append", help="white where the region is; may be repeated")
+    caption.add_argument("--captioner", default="bundled", help="'bundled', or a ClipCap checkpoint (default: %(default)s)")
+    caption.add_argument(
+        "--tokenizer", help="folder of GPT-2's vocab.json and merges.txt, where they are not beside the checkpoint"
+    )
+    caption.add_argument("--how", choices=HOWS, default="greedy", help="how words are chosen (default: %(default)s)")
+    caption.add_argument("--count", type=int, default=1, help="captions of each region (default: %(default)s)")
+    caption.add_argument("--seed", type=int, default=0, help="of --how sample")
+    add_model(caption)
+    add_inversion(caption)
+    caption.set_defaults(run=run_caption)
 
     demo = commands.add_parser("demo", help="name the regions of a bundled scene, offline")
     demo.add_argument("--example", choices=EXAMPLES, default=EXAMPLES[0])
@@ -181,6 +196,19 @@ def print_classification(embeddings, inverter, phrases, template="a photo of a {
         return
     for number, region in enumerate(regions):
         print(f"region {number}: " + ", ".join(f"{phrase} {probability:.0%}" for phrase, probability in region.items()))
+
+
+def run_caption(args: argparse.Namespace) -> None:
+    decoding = Decoding(args.how, args.count, seed=args.seed)
+    captioner = load_captioner(args.captioner, args.tokenizer, args.device)
+    if args.image.suffix == ".safetensors":
+        tokens = LocalizedTokens.load(args.image)
+    elif args.mask:
+        tokens = invert_files(make_inverter(args), args.image, args.mask)[2]
+    else:
+        raise InputError("give the region of the picture with --mask, or a tokens.safetensors instead of a picture")
+    for number, texts in enumerate(captioner.caption(tokens, decoding)):
+        print(f"region {number}: {' | '.join(texts)}")
 
 
 def run_demo(args: argparse.Namespace) -> None:

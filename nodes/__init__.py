@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .caption import BestCaption, CaptionRegion, LoadCaptioner
 from .classify import ClassifyRegion
 from .diffusion import GenerateFromTokens, InpaintFromTokens, LoadPipeline
 from .example import ExampleScene
@@ -20,6 +21,7 @@ class MaskInversionExtension(ComfyExtension):
         return [
             *(LoadClip, MaskInversion, MapOverlay, ExampleScene),
             *(ClassifyRegion, FindRegions, LabelRegions),
+            *(LoadCaptioner, CaptionRegion, BestCaption),
             *(BlendTokens, PullTokens, SubtractTokens, VaryTokens, StackTokens, PickTokens, SaveTokens, LoadTokens),
             *(TokenOfNothing, TokensToEmbeds),
             *(LoadPipeline, GenerateFromTokens, InpaintFromTokens),

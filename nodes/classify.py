@@ -1,12 +1,12 @@
 """Name regions."""
 
-import comfy.model_management
 import torch
-from comfy_api.latest import ComfyAPISync, io, ui
+from comfy_api.latest import io, ui
 from server import PromptServer
 
 from ..maskinversion.tasks.classify import DEFAULT_TEMPLATE, TEMPLATES, classify
 from .managed_clip import ManagedClip
+from .progress import counter
 from .types import CATEGORY, ClipSocket, TokensSocket
 from .words import WRITTEN, check_made_with, chosen_phrases, list_input, phrases_input
 
@@ -56,15 +56,9 @@ class ClassifyRegion(io.ComfyNode):
         ready = clip.ready()
         check_made_with(tokens, ready)
         sentences = TEMPLATES[templates] if templates in TEMPLATES else [line for line in template.splitlines() if line.strip()]
-        api = ComfyAPISync()
-
-        def step(done: int, total: int) -> None:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            api.execution.set_progress(done, total, node_id=cls.hidden.unique_id)
-
-        found = classify(
-            torch.cat([t.embeddings for t in tokens]), ready, chosen_phrases(phrases, word_list, ready), sentences, step
-        )
+        embeddings = torch.cat([t.embeddings for t in tokens])
+        lines = chosen_phrases(phrases, word_list, ready)
+        found = classify(embeddings, ready, lines, sentences, counter(cls.hidden.unique_id))
         values, order = found.probabilities.sort(descending=True)
         shown, rows = [], []
         for region, (p_row, row) in enumerate(zip(values.tolist(), order.tolist(), strict=True)):

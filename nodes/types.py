@@ -8,4 +8,5 @@ TOKENS_CATEGORY = f"{CATEGORY}/tokens"
 ClipSocket = io.Custom("MASKINVERSION_CLIP")  # a ManagedClip
 TokensSocket = io.Custom("MASKINVERSION_TOKENS")  # a list of LocalizedTokens, each of one image
 PipelineSocket = io.Custom("MASKINVERSION_PIPELINE")  # a ManagedDecoder
+CaptionerSocket = io.Custom("MASKINVERSION_CAPTIONER")  # a ManagedCaptioner
 EmbedsSocket = io.Custom("EMBEDS")  # [M, D], as IPAdapter_plus has it for the basic adapters

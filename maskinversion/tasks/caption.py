@@ -1,0 +1,401 @@
+"""Captions of regions: written by a ClipCap (Mokady et al., arXiv 2111.09734), or the best of a list.
+
+ClipCap is a mapping network, which turns one image embedding into a few word embeddings, and a GPT-2 that goes on from them. A
+token takes the place of the image embedding, as in arXiv 2407.20034. The modules below carry the names of the published
+checkpoints' keys. GPT-2 and its decoding are transformers', imported when a captioner is loaded, not before.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ..clip import Clip
+from ..errors import InputError, ModelError, memory_advice
+from ..loading import BUNDLED, WEIGHT_SUFFIXES, best_device
+from ..operations import lengths, stack
+from ..tokens import LocalizedTokens
+from .classify import classify
+
+BUNDLED_CAPTIONER = BUNDLED / "captioner" / "captioner.safetensors"
+TOKENIZER_FILES = ("vocab.json", "merges.txt")
+HOWS = ("greedy", "beam", "sample")
+HEAD = 64  # numbers in one head of every published GPT-2
+MAPPER_HEADS = 8  # of every published mapping network
+STOP = "."
+
+# The CLIP that the published checkpoints of each width were trained with, where it is a ViT, by its open_clip name.
+PUBLISHED_CLIPS = {512: "ViT-B-32/openai"}
+
+# (region, regions), region from 1, before it is captioned. It may raise to stop.
+Callback = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How words are chosen.
+
+    how: "greedy", the likeliest word each time; "beam", the likeliest captions among `beams` that grow together; or "sample", at
+        random. count: captions of each region; greedy finds one, beam `beams` at most.
+    temperature: of sampling; below 1 is more cautious. top_p: sample only from the likeliest words that together are as probable.
+    length: most tokens of a caption; it ends sooner at a full stop. seed: of sampling; the k-th caption of every region has
+        seed + k, whatever the other regions are.
+    """
+
+    how: str = "greedy"
+    count: int = 1
+    beams: int = 5
+    temperature: float = 1.0
+    top_p: float = 0.9
+    length: int = 40
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.how not in HOWS:
+            raise InputError(f"how is {self.how!r}; it must be one of {', '.join(HOWS)}")
+        for what in ("count", "beams", "length"):
+            if getattr(self, what) < 1:
+                raise InputError(f"{what} is {getattr(self, what)}; it must be at least 1")
+        if not self.temperature > 0:
+            raise InputError(f"temperature is {self.temperature:g}; it must be above 0. For no chance at all decode greedily")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"top_p is {self.top_p:g}; it must be above 0, and 1 at most")
+        if self.how == "greedy" and self.count > 1:
+            raise InputError(f"greedy decoding finds one caption, not {self.count}: take beam or sample")
+        if self.how == "beam" and self.count > self.beams:
+            raise InputError(f"{self.beams} beams find {self.beams} captions at most, not {self.count}: take more beams")
+
+
+class MlpMapper(nn.Module):
+    """Embeddings [M, D] to prefixes [M, prefix, width]."""
+
+    def __init__(self, width_in: int, width: int, prefix: int):
+        super().__init__()
+        self.width = width
+        hidden = width * prefix // 2
+        self.model = nn.Sequential(nn.Linear(width_in, hidden), nn.Tanh(), nn.Linear(hidden, width * prefix))
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        return self.model(embeddings).unflatten(1, (-1, self.width))
+
+
+class TransformerMapper(nn.Module):
+    """Embeddings [M, D] to prefixes [M, prefix, width]: learnt vectors that look at `clip` words made of the embedding."""
+
+    def __init__(self, width_in: int, width: int, prefix: int, clip: int, layers: int):
+        super().__init__()
+        self.width = width
+        self.linear = nn.Linear(width_in, clip * width)
+        self.prefix_const = nn.Parameter(torch.randn(prefix, width))
+        self.transformer = nn.Module()
+        self.transformer.layers = nn.ModuleList(MapperLayer(width) for _ in range(layers))
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        words = self.linear(embeddings).unflatten(1, (-1, self.width))
+        words = torch.cat([words, self.prefix_const.expand(len(words), -1, -1)], 1)
+        for layer in self.transformer.layers:
+            words = layer(words)
+        return words[:, -len(self.prefix_const) :]
+
+
+class MapperLayer(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attn = MapperAttention(width)
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 2 * width), "fc2": nn.Linear(2 * width, width)})
+
+    def forward(self, words: Tensor) -> Tensor:
+        words = words + self.attn(self.norm1(words))
+        return words + self.mlp["fc2"](self.mlp["fc1"](self.norm2(words)).relu())
+
+
+class MapperAttention(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.to_queries = nn.Linear(width, width, bias=False)
+        self.to_keys_values = nn.Linear(width, 2 * width, bias=False)
+        self.project = nn.Linear(width, width)
+
+    def forward(self, words: Tensor) -> Tensor:
+        parts = (self.to_queries(words), *self.to_keys_values(words).chunk(2, -1))
+        queries, keys, values = (part.unflatten(-1, (MAPPER_HEADS, -1)).transpose(1, 2) for part in parts)
+        seen = nn.functional.scaled_dot_product_attention(queries, keys, values)
+        return self.project(seen.transpose(1, 2).flatten(2))
+
+
+class ClipCap(nn.Module):
+    """clip_project: a mapping network. gpt: a GPT2LMHeadModel of transformers."""
+
+    def __init__(self, clip_project: nn.Module, gpt: nn.Module):
+        super().__init__()
+        self.clip_project = clip_project
+        self.gpt = gpt
+
+
+@dataclass(frozen=True, eq=False)
+class Captioner:
+    """What `load_captioner` returns.
+
+    name: where it came from. width: of the embeddings that it takes. tokenizer: GPT-2's. normalize: whether it was trained with
+    embeddings of length 1. fingerprint, clip: of the CLIP that it was trained with, and that CLIP's name, where known.
+    """
+
+    name: str
+    model: ClipCap
+    tokenizer: object
+    width: int
+    normalize: bool
+    fingerprint: str | None = None
+    clip: str | None = None
+
+    def check(self, tokens: Sequence[LocalizedTokens]) -> None:
+        """Raises InputError for tokens that this captioner does not understand, naming both models and the one to load."""
+        load = f"make the tokens with {self.clip or 'the CLIP that it was trained with'}"
+        for one in tokens:
+            if one.embeddings.shape[1] != self.width:
+                raise InputError(
+                    f"the tokens are of {one.model} and have {one.embeddings.shape[1]} numbers each, but {self.name} takes "
+                    f"{self.width}: {load}"
+                )
+            if self.fingerprint not in (None, one.fingerprint):
+                raise InputError(
+                    f"the tokens are of {one.model}, which is not the CLIP that {self.name} was trained with, though as wide "
+                    f"({self.width}): {load}"
+                )
+
+    def caption(
+        self,
+        tokens: Sequence[LocalizedTokens] | LocalizedTokens | Tensor,
+        decoding: Decoding | None = None,
+        callback: Callback | None = None,
+    ) -> list[list[str]]:
+        """`count` captions of each of M regions, best first but for sampling; None is greedy.
+
+        tokens: of one picture or several; or any image embeddings [M, D] of the CLIP that the captioner was trained with, of
+            which only the width can be checked.
+
+        A region is captioned by itself, so its captions are the same whatever the others are. torch's own random numbers are left
+        alone. Raises InputError for tokens of another CLIP, and for a length that GPT-2 has no room for; MemoryLimitError when it
+        does not fit.
+        """
+        decoding = decoding or Decoding()
+        if isinstance(tokens, Tensor):
+            embeddings = tokens
+            if embeddings.ndim != 2 or embeddings.shape[1] != self.width:
+                raise InputError(f"the embeddings have shape {tuple(embeddings.shape)}; {self.name} takes (M, {self.width})")
+        else:
+            tokens = stack([tokens] if isinstance(tokens, LocalizedTokens) else tokens)
+            self.check(tokens)
+            embeddings = torch.cat([one.embeddings for one in tokens])
+        if self.normalize:
+            embeddings = embeddings / lengths(embeddings)
+        captions = []
+        for number, embedding in enumerate(embeddings, 1):
+            if callback is not None:
+                callback(number, len(embeddings))
+            with memory_advice(f"{decoding.count} captions with {self.name}", "take fewer beams, or fewer captions at once"):
+                captions.append(self._caption(embedding, decoding))
+        return captions
+
+    @torch.no_grad()
+    def _caption(self, embedding: Tensor, decoding: Decoding) -> list[str]:
+        weight = next(self.model.clip_project.parameters())
+        prefix = self.model.clip_project(embedding[None].to(weight))
+        room = self.model.gpt.config.n_positions - prefix.shape[1]
+        if decoding.length > room:
+            raise InputError(f"length is {decoding.length}; {self.name} has room for {room} tokens")
+        arguments = {}
+        if decoding.how == "beam":
+            arguments = {"num_beams": decoding.beams, "num_return_sequences": decoding.count}
+        elif decoding.how == "sample":
+            prefix = prefix.expand(decoding.count, -1, -1)
+            arguments = {"logits_processor": sampling(decoding)}
+        end = self.tokenizer.eos_token_id
+        found = self.model.gpt.generate(
+            inputs_embeds=prefix,
+            attention_mask=torch.ones(prefix.shape[:2], dtype=torch.long, device=prefix.device),
+            max_new_tokens=decoding.length,
+            do_sample=False,
+            eos_token_id=[end, *self.tokenizer.encode(STOP)],
+            pad_token_id=end,
+            **arguments,
+        )
+        texts = self.tokenizer.batch_decode(found, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return [" ".join(text.split()) for text in texts]
+
+
+def sampling(decoding: Decoding) -> list:
+    """Logits processors after which the likeliest word is a word drawn at random: by Gumbel noise of each row's own seed."""
+    from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+
+    generators = [torch.Generator().manual_seed((decoding.seed + k) % 2**63) for k in range(decoding.count)]
+
+    def draw(words: Tensor, scores: Tensor) -> Tensor:
+        noise = torch.stack([torch.empty(scores.shape[1]).exponential_(generator=each) for each in generators])
+        return scores.float() - noise.log().to(scores.device)
+
+    return LogitsProcessorList([TemperatureLogitsWarper(decoding.temperature), TopPLogitsWarper(decoding.top_p), draw])
+
+
+def retrieve(
+    embeddings: Tensor, clip: Clip, phrases: Sequence[str], count: int = 1, callback: Callback | None = None
+) -> list[list[tuple[str, float]]]:
+    """The `count` phrases nearest to each of embeddings [M, D], such as `LocalizedTokens.embeddings`, with their cosines, best
+    first; all of them when there are fewer.
+
+    callback: (texts read, of how many); it may raise to stop. Raises InputError as `classify` does, and for a count below 1.
+    """
+    if count < 1:
+        raise InputError(f"count is {count}; it must be at least 1")
+    found = classify(embeddings, clip, phrases, "{}", callback)
+    values, indices = found.similarities.topk(min(count, len(found.phrases)))
+    return [[(found.phrases[i], v) for i, v in zip(*row)] for row in zip(indices.tolist(), values.tolist())]
+
+
+def load_captioner(
+    source: str | Path = "bundled",
+    tokenizer: str | Path | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Captioner:
+    """Load a ClipCap, ready and frozen.
+
+    source: "bundled", a miniature for tokens of the bundled CLIP; or a file of weights with the keys of the published ones, as
+        safetensors or .pt. Of a .pt only tensors are read: one with code in it is refused.
+    tokenizer: the folder of GPT-2's vocab.json and merges.txt, or a name on the Hugging Face hub. None takes these two files from
+        beside the weights, and without them "gpt2" of the hub (downloaded once, then cached).
+    device: where it runs; None picks CUDA, then MPS, then the CPU. dtype: of the weights.
+
+    A JSON file of the same name beside the weights may hold `normalize`, whether the captioner takes embeddings of length 1 (else
+    those with a transformer do, as published), and `clip_fingerprint` and `clip`, which CLIP it is for. Raises ModelError when a
+    file is missing, unreadable, or not a ClipCap; or when the extra package is missing.
+    """
+    if find_spec("transformers") is None:
+        raise ModelError("this needs the package transformers: pip install transformers, or pip install 'maskinversion[caption]'")
+    path = BUNDLED_CAPTIONER if source == "bundled" else Path(source)
+    name = "the bundled captioner" if source == "bundled" else path.name
+    state = read_weights(path)
+    model = build(state, name).eval().requires_grad_(False)
+    model = model.to(best_device() if device is None else torch.device(device), dtype)
+    about = read_about(path.with_suffix(".json"))
+    transformer = isinstance(model.clip_project, TransformerMapper)
+    width = (model.clip_project.linear if transformer else model.clip_project.model[0]).in_features
+    beside = all((path.parent / file).is_file() for file in TOKENIZER_FILES)
+    return Captioner(
+        name=name,
+        model=model,
+        tokenizer=load_tokenizer(str(tokenizer or (path.parent if beside else "gpt2")), model.gpt.config.vocab_size, name),
+        width=width,
+        normalize=about.get("normalize", transformer),
+        fingerprint=about.get("clip_fingerprint"),
+        clip=about.get("clip", PUBLISHED_CLIPS.get(width)),
+    )
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, on the CPU. Raises ModelError for anything else."""
+    if path.suffix not in WEIGHT_SUFFIXES:
+        raise ModelError(f"{path} is not a file of weights: use one that ends in {', '.join(WEIGHT_SUFFIXES)}")
+    if not path.is_file():
+        raise ModelError(f"there is no file {path}")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path.name} was refused: it is not plain weights and could run code. Use the published file, or safetensors"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(f"{path.name} is not a file of weights, or it is not complete ({reason})") from error
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+        raise ModelError(f"{path.name} holds other things than weights: use the published file, or safetensors")
+    return dict(state)
+
+
+def read_about(path: Path) -> dict:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{path.name} is not a JSON object ({error}): mend it, or take it away") from error
+
+
+def build(state: dict[str, Tensor], name: str) -> ClipCap:
+    """The model of a checkpoint, its sizes told by the tensors' shapes. Raises ModelError for one that is not a ClipCap's."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    # Older versions of transformers kept the causal mask among the weights.
+    state = {key: value for key, value in state.items() if not key.endswith((".attn.bias", ".attn.masked_bias"))}
+    try:
+        words, positions = state["gpt.transformer.wte.weight"], state["gpt.transformer.wpe.weight"]
+        width = words.shape[1]
+        layers = 1 + max(int(key.split(".")[3]) for key in state if key.startswith("gpt.transformer.h."))
+        head = state.setdefault("gpt.lm_head.weight", words)
+        config = GPT2Config(
+            vocab_size=len(words),
+            n_positions=len(positions),
+            n_embd=width,
+            n_layer=layers,
+            n_head=width // HEAD,
+            n_inner=state["gpt.transformer.h.0.mlp.c_fc.weight"].shape[1],
+            tie_word_embeddings=torch.equal(head, words),
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+        with torch.random.fork_rng(devices=[]):  # the random weights that are about to be replaced
+            model = ClipCap(mapper(state, width), GPT2LMHeadModel(config))
+    except KeyError as error:
+        raise ModelError(f"{name} is not a ClipCap captioner: it has no {error.args[0]}") from error
+    except (ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
+        raise ModelError(f"{name} is not a ClipCap captioner: its tensors have other shapes") from error
+    own = model.state_dict()
+    for what, keys in (("has no", own.keys() - state.keys()), ("has something else,", state.keys() - own.keys())):
+        if keys:
+            raise ModelError(f"{name} is not a ClipCap captioner, or only a part of one: it {what} {min(keys)}")
+    for key, value in own.items():
+        if state[key].shape != value.shape:
+            raise ModelError(
+                f"{name} is not a ClipCap captioner: {key} has the shape {tuple(state[key].shape)} where the others ask for "
+                f"{tuple(value.shape)}"
+            )
+    model.load_state_dict(state)
+    return model
+
+
+def mapper(state: dict[str, Tensor], width: int) -> nn.Module:
+    """The mapping network of a checkpoint, in either of its two forms. Raises KeyError for neither."""
+    if "clip_project.linear.weight" in state:
+        made, width_in = state["clip_project.linear.weight"].shape
+        layers = 1 + max(int(key.split(".")[3]) for key in state if key.startswith("clip_project.transformer.layers."))
+        return TransformerMapper(width_in, width, len(state["clip_project.prefix_const"]), made // width, layers)
+    width_in = state["clip_project.model.0.weight"].shape[1]
+    return MlpMapper(width_in, width, len(state["clip_project.model.2.weight"]) // width)
+
+
+def load_tokenizer(source: str, words: int, name: str) -> object:
+    """GPT-2's, from a folder or the hub. Raises ModelError when it is not there, or has other words than the captioner knows."""
+    from huggingface_hub import snapshot_download
+    from transformers import GPT2TokenizerFast
+
+    try:
+        # Not by name from transformers, which asks for nine files one after the other, minutes long without internet.
+        folder = source if Path(source).is_dir() else snapshot_download(source, allow_patterns=list(TOKENIZER_FILES))
+        tokenizer = GPT2TokenizerFast.from_pretrained(folder)
+    except (OSError, ValueError, ImportError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(
+            f"GPT-2's tokenizer could not be loaded from {source} ({reason}): put its {' and '.join(TOKENIZER_FILES)} beside the "
+            f"weights, or load it once with internet"
+        ) from error
+    if len(tokenizer) != words:
+        raise ModelError(f"the tokenizer of {source} has {len(tokenizer)} words, but {name} knows {words}: give it its own")
+    return tokenizer

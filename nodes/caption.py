@@ -1,0 +1,205 @@
+"""Captions of regions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+import comfy.model_management
+import comfy.model_patcher
+import torch
+from comfy_api.latest import io, ui
+from server import PromptServer
+
+from ..maskinversion.loading import WEIGHT_SUFFIXES
+from ..maskinversion.tasks.caption import BUNDLED_CAPTIONER, TOKENIZER_FILES, Captioner, Decoding, load_captioner, retrieve
+from .managed_clip import ManagedClip
+from .model_files import NOTHING_FOUND, every_file, located, relative, stamp
+from .progress import counter
+from .types import CATEGORY, CaptionerSocket, ClipSocket, TokensSocket
+from .words import WRITTEN, check_made_with, chosen_phrases, list_input, phrases_input
+
+FOLDER = "clipcap"
+MOST = 64  # captions of a region
+
+# Every captioner still in use, so that two loaders of the same one share it.
+loaded: WeakValueDictionary[tuple, ManagedCaptioner] = WeakValueDictionary()
+
+
+@dataclass(frozen=True, eq=False)
+class ManagedCaptioner:
+    """captioner, and who moves its weights."""
+
+    captioner: Captioner
+    patcher: comfy.model_patcher.ModelPatcher
+
+    @classmethod
+    def load(cls, source: str) -> ManagedCaptioner:
+        captioner = load_captioner(source, device="cpu")
+        device = comfy.model_management.get_torch_device()
+        offload = comfy.model_management.text_encoder_offload_device()
+        return cls(captioner, comfy.model_patcher.ModelPatcher(captioner.model, load_device=device, offload_device=offload))
+
+    def ready(self) -> Captioner:
+        """The captioner with its weights where they can be used; call it at the start of every execution."""
+        comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
+        return self.captioner
+
+
+class LoadCaptioner(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MaskInversionLoadCaptioner",
+            display_name="Load Captioner",
+            category=CATEGORY,
+            description="Loads a ClipCap, which writes captions of CLIP image embeddings. The bundled one is for tokens of the "
+            "bundled CLIP.",
+            search_aliases=["clipcap loader", "image captioning"],
+            inputs=[
+                io.DynamicCombo.Input(
+                    "source",
+                    options=[
+                        io.DynamicCombo.Option("bundled", []),
+                        io.DynamicCombo.Option(
+                            "file",
+                            [
+                                io.Combo.Input(
+                                    "weights",
+                                    options=found_files() or [NOTHING_FOUND],
+                                    tooltip="A ClipCap checkpoint in models/clipcap. Press R to refresh the list.",
+                                )
+                            ],
+                        ),
+                    ],
+                    tooltip="'bundled' is a miniature that comes with this pack, for tokens of the bundled CLIP. 'file' is a "
+                    "ClipCap in ComfyUI's models/clipcap.",
+                )
+            ],
+            outputs=[CaptionerSocket.Output(display_name="captioner", tooltip="For Caption Region.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, source: dict) -> tuple:
+        return identity(chosen(source))
+
+    @classmethod
+    def execute(cls, source: dict) -> io.NodeOutput:
+        key = identity(chosen(source))
+        captioner = loaded.get(key)
+        if captioner is None:
+            captioner = loaded[key] = ManagedCaptioner.load(chosen(source))
+        return io.NodeOutput(captioner)
+
+
+class CaptionRegion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MaskInversionCaption",
+            display_name="Caption Region",
+            category=CATEGORY,
+            description="Writes captions of each region.",
+            search_aliases=["clipcap", "describe region", "interrogate"],
+            inputs=[
+                TokensSocket.Input("tokens", tooltip="From MaskInversion, with the CLIP that the captioner was trained with."),
+                CaptionerSocket.Input("captioner", tooltip="From Load Captioner."),
+                io.DynamicCombo.Input(
+                    "decoding",
+                    options=[
+                        io.DynamicCombo.Option("greedy", []),
+                        io.DynamicCombo.Option("beam", [beams_input(), count_input()]),
+                        io.DynamicCombo.Option("sample", [count_input(), *sampling_inputs()]),
+                    ],
+                    tooltip="'greedy' takes the likeliest word each time. 'beam' looks for the likeliest captions. 'sample' draws "
+                    "words at random.",
+                ),
+                io.Int.Input("length", default=40, min=1, max=256, tooltip="Most pieces of words. A caption ends at a full stop."),
+            ],
+            outputs=[io.String.Output(display_name="captions", tooltip="One a line: all of the first region, of the second, ...")],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, tokens, captioner: ManagedCaptioner, decoding: dict, length: int) -> io.NodeOutput:
+        how = decoding["decoding"]
+        options = {name: value for name, value in decoding.items() if name != "decoding"}
+        found = captioner.ready().caption(tokens, Decoding(how, length=length, **options), counter(cls.hidden.unique_id))
+        return shown(found, found, cls.hidden.unique_id)
+
+
+class BestCaption(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MaskInversionRetrieveCaption",
+            display_name="Best Caption of a List",
+            category=CATEGORY,
+            description="Finds the captions of your list that are nearest to each region. Needs no captioner.",
+            search_aliases=["retrieval captioning", "caption region"],
+            inputs=[
+                TokensSocket.Input("tokens", tooltip="From MaskInversion."),
+                ClipSocket.Input("clip", tooltip="The CLIP that made the tokens."),
+                phrases_input(),
+                count_input(),
+                list_input(),
+            ],
+            outputs=[io.String.Output(display_name="captions", tooltip="One a line: all of the first region, of the second, ...")],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, tokens, clip: ManagedClip, phrases: str, count: int, word_list: str = WRITTEN) -> io.NodeOutput:
+        ready = clip.ready()
+        check_made_with(tokens, ready)
+        embeddings = torch.cat([one.embeddings for one in tokens])
+        lines = chosen_phrases(phrases, word_list, ready)
+        found = retrieve(embeddings, ready, lines, count, counter(cls.hidden.unique_id))
+        captions = [[phrase for phrase, _ in region] for region in found]
+        with_cosines = [[f"{phrase} ({cosine:.2f})" for phrase, cosine in region] for region in found]
+        return shown(captions, with_cosines, cls.hidden.unique_id)
+
+
+def beams_input() -> io.Input:
+    return io.Int.Input("beams", default=5, min=1, max=MOST, tooltip="How many captions grow together. More take longer.")
+
+
+def count_input() -> io.Input:
+    return io.Int.Input("count", default=1, min=1, max=MOST, tooltip="Captions of each region; of beams, as many as those at most.")
+
+
+def sampling_inputs() -> list[io.Input]:
+    return [
+        io.Float.Input("temperature", default=1.0, min=0.05, max=5.0, step=0.05, tooltip="Below 1 is more cautious."),
+        io.Float.Input(
+            "top_p", default=0.9, min=0.05, max=1.0, step=0.05, tooltip="Only the likeliest words that together are as probable."
+        ),
+        io.Int.Input(
+            "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=False, tooltip="Another one, other captions."
+        ),
+    ]
+
+
+def shown(captions: list[list[str]], on_node: list[list[str]], node: str) -> io.NodeOutput:
+    summary = "\n".join(f"region {number}: {' | '.join(texts)}" for number, texts in enumerate(on_node, 1))
+    PromptServer.instance.send_progress_text(summary, node)  # the page shows `ui` text on its own nodes only
+    return io.NodeOutput("\n".join(text for texts in captions for text in texts), ui=ui.PreviewText(summary))
+
+
+def chosen(source: dict) -> str:
+    """What `load_captioner` takes. Raises ModelError when the file is gone."""
+    return "bundled" if source["source"] == "bundled" else str(located(source["weights"], (FOLDER,), "a ClipCap checkpoint"))
+
+
+def identity(source: str) -> tuple:
+    """Changes when the weights, or what is read beside them, do."""
+    path = BUNDLED_CAPTIONER if source == "bundled" else Path(source)
+    beside = (path.with_suffix(".json"), *(path.parent / name for name in TOKENIZER_FILES))
+    return source, stamp(path), *map(stamp, beside)
+
+
+def found_files() -> list[str]:
+    return relative([(base, file) for base, file in every_file(FOLDER) if file.suffix in WEIGHT_SUFFIXES])

@@ -1,0 +1,144 @@
+"""Train the bundled captioner: a ClipCap in miniature (Mokady et al., arXiv 2111.09734), from nothing, on the CPU or a GPU.
+
+    python recipes/train_captioner.py embed             # draws scenes and embeds them with the bundled CLIP
+    python recipes/train_captioner.py train             # resumes from what it left in recipes/build
+    python recipes/train_captioner.py export            # writes maskinversion/bundled/captioner
+
+It sees image embeddings of the bundled CLIP only, never a token of MaskInversion: of scenes of one to four objects, of the trained
+styles and kinds, divided by their length, with noise. Captions name the objects in any order ("a cat and a rocket.") and nothing
+else: from an embedding of this CLIP no more than a third of the variance of the background's colour can be read. The vocabulary is
+a byte pair encoding of these captions. Unlike a published ClipCap, whose GPT-2 has read the web, this one knows no other words.
+
+--bf16 pays where train_clip.py says so.
+"""
+
+import argparse
+import itertools
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from scenes import BUILD, TRAINED_KINDS, TRAINING_STYLES, Scenes
+from tokenizers import ByteLevelBPETokenizer
+from train_clip import with_article
+from train_decoder import Run, embed, trained
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import maskinversion as mi
+from maskinversion.tasks.caption import BUNDLED_CAPTIONER, HEAD, ClipCap, MlpMapper, load_captioner
+
+log = logging.getLogger("train_captioner")
+EMBEDDINGS = BUILD / "captioner-embeddings.npz"
+WORDS = BUILD / "captioner-words"
+END = "<|endoftext|>"
+MOST = 4  # objects
+NO_ARTICLE = ("bread", "cheese", "cherries", "corn", "fire", "glasses", "grapes", "ice cream", "scissors")
+PREFIX, WIDTH, LAYERS, POSITIONS = 4, 192, 4, 64
+
+
+def caption(names: list[str]) -> str:
+    """A sentence that names all of `names`, in their order."""
+    *first, last = (name if name in NO_ARTICLE else with_article(name) for name in names)
+    return f"{', '.join(first)} and {last}." if first else f"{last}."
+
+
+def draw_and_embed(args: argparse.Namespace) -> None:
+    """embeddings [n, D], classes [n, MOST] with -1 where there are fewer, and the CLIP's names."""
+    rng = np.random.default_rng(args.seed)
+    scenes = Scenes(tuple(TRAINING_STYLES))
+    clip = mi.load_clip("bundled")
+    embeddings, classes = [], np.full((args.count, MOST), -1)
+    begin = time.monotonic()
+    for first in range(0, args.count, 256):
+        images = []
+        for i in range(first, min(first + 256, args.count)):
+            count = int(rng.choice((1, 2, 3, 4), p=(0.4, 0.25, 0.2, 0.15)))
+            scene = scenes.draw(rng, TRAINED_KINDS[rng.integers(len(TRAINED_KINDS))], count, augment=rng.random() < 0.5)
+            images.append(scene.image)
+            classes[i, :count] = scene.classes
+        with torch.autocast(clip.device.type, torch.bfloat16, enabled=args.bf16):
+            embeddings.append(embed(clip, np.stack(images)))
+        if first // 256 % 20 == 0:
+            log.info("%d scenes, %.0f a second", first + len(images), (first + len(images)) / (time.monotonic() - begin))
+    np.savez(EMBEDDINGS, embeddings=np.concatenate(embeddings), classes=classes, names=np.array(scenes.names))
+
+
+def make_words(names: list[str]) -> GPT2TokenizerFast:
+    """The vocabulary, from captions of every pair of names."""
+    learner = ByteLevelBPETokenizer()
+    pairs = (caption(list(pair)) for pair in itertools.permutations(names, 2))
+    learner.train_from_iterator(pairs, vocab_size=1024, min_frequency=2, special_tokens=[END], show_progress=False)
+    WORDS.mkdir(exist_ok=True)
+    learner.save_model(str(WORDS))
+    return GPT2TokenizerFast.from_pretrained(WORDS)
+
+
+def captioner(width: int, words: int) -> ClipCap:
+    """width: of the embeddings. The word embeddings are not tied to the last layer, as safetensors would have it."""
+    config = GPT2Config(
+        vocab_size=words, n_positions=POSITIONS, n_embd=WIDTH, n_layer=LAYERS, n_head=WIDTH // HEAD, tie_word_embeddings=False,
+        embd_pdrop=0.0, resid_pdrop=0.0, attn_pdrop=0.0, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    return ClipCap(MlpMapper(width, WIDTH, PREFIX), GPT2LMHeadModel(config))
+
+
+def train(args: argparse.Namespace) -> None:
+    data = np.load(EMBEDDINGS)
+    embeddings = F.normalize(torch.from_numpy(data["embeddings"]), dim=1)
+    classes, names = data["classes"], [str(name) for name in data["names"]]
+    tokenizer = make_words(names)
+    width = embeddings.shape[1]
+    torch.manual_seed(args.seed)
+    run = Run(args, "captioner", captioner(width, len(tokenizer)))
+    rng = np.random.default_rng((args.seed, run.step))
+    generator = torch.Generator().manual_seed(args.seed * 1_000_003 + run.step)
+    log.info("%d words, %.1f million numbers", len(tokenizer), sum(p.numel() for p in run.model.parameters()) / 1e6)
+    for _ in run.steps():
+        chosen = rng.integers(0, len(classes), args.batch)
+        token = embeddings[chosen]
+        away = torch.randn(token.shape, generator=generator) / width**0.5
+        token = F.normalize(token + args.noise * torch.rand(len(token), 1, generator=generator) * away, dim=1).to(run.device)
+        texts = [caption([names[c] for c in rng.permutation(row[row >= 0])]) for row in classes[chosen]]
+        rows = [torch.tensor(ids) for ids in tokenizer(texts)["input_ids"]]
+        ids = torch.nn.utils.rnn.pad_sequence(rows, True, -100).to(run.device)
+        with torch.autocast(run.device.type, torch.bfloat16, enabled=args.bf16):
+            words = run.model.gpt.transformer.wte(ids.clamp(min=0))
+            logits = run.model.gpt(inputs_embeds=torch.cat([run.model.clip_project(token), words[:, :-1]], 1)).logits
+        run.learn(F.cross_entropy(logits[:, PREFIX - 1 :].float().flatten(0, 1), ids.flatten(), ignore_index=-100))
+
+
+def export(args: argparse.Namespace) -> None:
+    folder = BUNDLED_CAPTIONER.parent
+    folder.mkdir(exist_ok=True)
+    save_file({key: value.half().contiguous() for key, value in trained("captioner").items()}, BUNDLED_CAPTIONER)
+    GPT2TokenizerFast.from_pretrained(WORDS).backend_tokenizer.model.save(str(folder))
+    about = {"clip": "the bundled CLIP", "clip_fingerprint": mi.load_clip("bundled").fingerprint, "normalize": True}
+    BUNDLED_CAPTIONER.with_suffix(".json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    load_captioner()
+    print(f"{folder}: {sum(file.stat().st_size for file in folder.iterdir()) / 1e6:.1f} MB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("embed", "train", "export"))
+    parser.add_argument("--count", type=int, default=40_000, help="of scenes to draw")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--noise", type=float, default=0.4, help="most that is added to an embedding, as a part of its length")
+    parser.add_argument("--bf16", action="store_true", help="see above")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    {"embed": draw_and_embed, "train": train, "export": export}[args.what](args)
+
+
+if __name__ == "__main__":
+    main()
