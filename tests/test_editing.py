@@ -61,3 +61,37 @@ def test_a_region_of_one_picture_goes_into_a_region_of_another(server, pipelines
     assert found["shape"] == [1, 384, 384, 3] and found["same outside"] and found["changed inside"] > 0.9
     taken, painted = graph[find(graph, "MaskInversion")]["inputs"]["image"], inputs["image"]
     assert taken != painted and graph[taken[0]]["inputs"] != graph[painted[0]]["inputs"]
+
+
+def test_a_picture_of_a_region_offline(server):
+    """The template as it is, on the bundled models."""
+    graph = server.read(FOLDER / "picture_of_a_region.json")
+    made = find(graph, "MaskInversionGenerate")
+    shown = next(name for name, entry in graph.items() if entry["inputs"].get("images") == [made, 0])
+    run = server.submit(graph)
+    assert not run.error, run.error
+    assert [picture.size for picture in server.images(run, shown)] == [(64, 64)] * 4
+
+
+def test_a_region_goes_into_another_picture_offline(server):
+    graph = server.read(FOLDER / "region_into_another_picture_offline.json")
+    paint = find(graph, "MaskInversionInpaint")
+    inputs = graph[paint]["inputs"]
+    graph["compared"] = {
+        "class_type": "TestOutside",
+        "inputs": {"image": inputs["image"], "mask": inputs["mask"], "result": [paint, 0]},
+    }
+    run = server.submit(graph)
+    assert not run.error, run.error
+    found = json.loads(run.text("compared"))
+    assert found["shape"] == [1, 384, 384, 3] and found["same outside"] and found["changed inside"] > 0.9
+
+
+def test_regions_are_named_and_found_by_a_phrase(server):
+    graph = server.read(FOLDER / "name_and_find_regions.json")
+    graph["labels"] = {"class_type": "PreviewAny", "inputs": {"source": [find(graph, "MaskInversionClassify"), 0]}}
+    graph["numbers"] = {"class_type": "PreviewAny", "inputs": {"source": [find(graph, "MaskInversionRefer"), 1]}}
+    run = server.submit(graph)
+    assert not run.error, run.error
+    assert run.text("labels").split("\n") == ["bus", "bicycle", "umbrella"] and run.text("numbers") == "1"
+    assert sum(len(server.images(run, name)) for name, entry in graph.items() if entry["class_type"] == "PreviewImage") == 2
