@@ -16,6 +16,9 @@ from PIL import Image
 from .bench.run import METHODS, Settings, check
 from .bench.run import run as bench
 from .errors import InputError, MaskInversionError
+from .evaluation.command import add_arguments as add_evaluation
+from .evaluation.command import settings_of
+from .evaluation.run import evaluate
 from .examples import EXAMPLES, load_example
 from .geometry import FITS, as_pixels
 from .inverter import PRECISIONS, MaskInverter
@@ -81,6 +84,10 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--example", choices=EXAMPLES, default=EXAMPLES[0])
     demo.add_argument("--out", type=Path, default=Path("maskinversion-demo"))
     demo.set_defaults(run=run_demo)
+
+    evaluation = commands.add_parser("eval", help="how well regions are named and found on a data set, against other methods")
+    add_evaluation(evaluation, add_model)
+    evaluation.set_defaults(run=run_eval)
 
     bench = commands.add_parser("bench", help="time and memory against other ways to the same tokens (many minutes)")
     bench.add_argument("--model", nargs="+", default=["ViT-B-16"], help="open_clip's ViTs, random weights (default: %(default)s)")
@@ -220,6 +227,10 @@ def run_demo(args: argparse.Namespace) -> None:
         print(path)
     print(f"The masks are of: {', '.join(example.names)}. What the tokens say:")
     print_classification(tokens.embeddings, inverter, bundled_classes(), top=3)
+
+
+def run_eval(args: argparse.Namespace) -> None:
+    evaluate(settings_of(args))
 
 
 def run_bench(args: argparse.Namespace) -> None:

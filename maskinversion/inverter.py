@@ -60,6 +60,8 @@ class MaskInverter:
     Raises InputError for a value that cannot be used.
     """
 
+    objective: type[DiceObjective] = DiceObjective
+
     def __init__(
         self,
         clip: Clip,
@@ -160,7 +162,7 @@ class MaskInverter:
         return torch.stack(seen)
 
     def _invert(self, encoded: EncodedImage, masks: Tensor, callback: Callback | None) -> LocalizedTokens:
-        objective = DiceObjective(masks, encoded.grid)
+        objective = self.objective(masks, encoded.grid)
         start = encoded.global_embedding
         tokens = start.repeat(len(masks), 1)
         update = AdamW(tokens, self.lr)

@@ -31,7 +31,7 @@ class DiceObjective:
 
     def select(self, chosen: slice) -> "DiceObjective":
         """The same objective for some of the masks."""
-        part = object.__new__(DiceObjective)
+        part = object.__new__(type(self))
         part.__dict__.update(self.__dict__, area=self.area[chosen], mask_on_grid=self.mask_on_grid[chosen])
         return part
 

@@ -4,7 +4,8 @@
 
 Every scene has objects of different classes with exact masks. For each object: top-1 and top-5 over all class names, and
 `own`: how often its name wins among the names of its own scene. The scenes are drawn anew from a seed that training never
-uses. Intervals are 95% Wilson intervals. See scenes.py for the kinds of scene, sprites.py for the styles.
+uses. Intervals are 95% Wilson intervals. See scenes.py for the kinds of scene, sprites.py for the styles. `maskinversion eval`, on
+what make_dataset.py writes, has more methods and settings; this one needs no files, and its masks are soft.
 """
 
 import argparse
@@ -19,6 +20,9 @@ from scenes import BUILD, HELD_OUT_KINDS, HELD_OUT_STYLES, TRAINED_KINDS, TRAINI
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import maskinversion as mi
+from maskinversion.evaluation.baselines import crop, masked_crop, to_pil
+from maskinversion.evaluation.protocols import wilson
+from maskinversion.geometry import as_pixels
 
 METHODS = ("global", "box crop", "masked crop", "MaskInversion")
 TEMPLATE = "a photo of a {}"
@@ -26,16 +30,8 @@ TEMPLATE = "a photo of a {}"
 
 def crops(scene: Scene) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The bounding box of every object, as it is and with everything outside of the mask grey."""
-    boxes, masked = [], []
-    for mask in scene.masks:
-        rows, columns = np.flatnonzero(mask.max(1) > 0.5), np.flatnonzero(mask.max(0) > 0.5)
-        if not len(rows):  # hidden almost entirely
-            rows, columns = np.flatnonzero(mask.max(1)), np.flatnonzero(mask.max(0))
-        cut = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        alpha = mask[cut][..., None]
-        boxes.append(scene.image[cut])
-        masked.append((scene.image[cut] * alpha + 127.5 * (1 - alpha)).astype(np.uint8))
-    return boxes, masked
+    pixels, masks = as_pixels(scene.image)[0], torch.from_numpy(scene.masks)
+    return tuple([np.array(to_pil(cut)) for cut in way(pixels, masks)] for way in (crop, masked_crop))
 
 
 def evaluate(clip: mi.Clip, scenes: list[Scene], names: list[str], settings: list[dict], crops_too: bool = True) -> dict:
@@ -64,13 +60,6 @@ def evaluate(clip: mi.Clip, scenes: list[Scene], names: list[str], settings: lis
             count(label, tokens.embeddings, scene.classes)
             ious.setdefault(label, []).extend(tokens.iou.tolist())
     return {m: {"hits": np.array(h, float), "iou": float(np.mean(ious[m])) if m in ious else None} for m, h in hits.items()}
-
-
-def wilson(hits: np.ndarray, z: float = 1.96) -> tuple[float, float, float]:
-    """Share, and its 95% interval."""
-    n, p = len(hits), hits.mean()
-    middle, half = (p + z * z / (2 * n)), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return p, (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
 
 
 def main() -> None:

@@ -1,0 +1,160 @@
+"""Embeddings of regions, by MaskInversion and by the other ways that need no training, all of the same frozen model.
+
+Each way takes a `Picture`, masks [M, h, w] in 0..1 of its size, and a `MaskInverter`, which says how the model sees pictures; it
+gives embeddings [M, D]. All but `maskclip` work with every model that the library loads.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFilter
+from torch import Tensor
+
+from ..decomposition import PoolerMap
+from ..errors import ModelError
+from ..geometry import Geometry, as_pixels, canvas_size
+from ..inverter import EncodedImage, MaskInverter
+from ..towers import OpenClipViT, TimmViT
+from .masks import box_of
+
+GREY = 0.5
+LINE = 0.01  # the circle's, of the picture's shorter side (arXiv 2304.06712)
+BLUR = 100 / 384  # standard deviation of the blur, of the picture's shorter side: 100 px of 384 (arXiv 2306.04356)
+BATCH = 32
+
+
+class Picture:
+    """pixels [3, h, w] in 0..1 of any accepted image, encoded once for all inverters that see it the same way."""
+
+    def __init__(self, image: object):
+        self.pixels = as_pixels(image)[0]
+        self.size = tuple(self.pixels.shape[1:])
+        self._encoded: dict[tuple, EncodedImage] = {}
+
+    def encoded(self, inverter: MaskInverter) -> EncodedImage:
+        key = (id(inverter.clip), inverter.image_size, inverter.fit, inverter.layers, inverter.precision)
+        if key not in self._encoded:
+            self._encoded[key] = inverter.encode(self.pixels.permute(1, 2, 0))
+        return self._encoded[key]
+
+
+def whole(picture: Picture, masks: Tensor, inverter: MaskInverter) -> Tensor:
+    """The model's plain embedding of the picture, the same for every region."""
+    return picture.encoded(inverter).global_embedding.expand(len(masks), -1)
+
+
+def crop(pixels: Tensor, masks: Tensor) -> Iterator[Tensor]:
+    """The box of each mask."""
+    for mask in masks:
+        top, left, bottom, right = box_of(mask)
+        yield pixels[:, top:bottom, left:right]
+
+
+def masked_crop(pixels: Tensor, masks: Tensor) -> Iterator[Tensor]:
+    """The box of each mask, grey outside of the mask."""
+    for mask, kept in zip(masks, grey(pixels, masks), strict=True):
+        yield from crop(kept, mask[None])
+
+
+def grey(pixels: Tensor, masks: Tensor) -> Iterator[Tensor]:
+    """The whole picture, grey outside of each mask."""
+    for mask in masks:
+        yield GREY + mask * (pixels - GREY)
+
+
+def red_circle(pixels: Tensor, masks: Tensor) -> Iterator[Tensor]:
+    """A red ellipse in the box of each mask (Shtedritski, Rupprecht, Vedaldi, "What does CLIP know about a red circle?", 2023)."""
+    plain = to_pil(pixels)
+    width = max(1, round(LINE * min(plain.size)))
+    for mask in masks:
+        top, left, bottom, right = box_of(mask)
+        marked = plain.copy()
+        ImageDraw.Draw(marked).ellipse((left, top, right - 1, bottom - 1), outline=(255, 0, 0), width=width)
+        yield as_pixels(marked)[0]
+
+
+def blur(pixels: Tensor, masks: Tensor) -> Iterator[Tensor]:
+    """Everything outside of each mask blurred (Yang et al., "Fine-Grained Visual Prompting", 2023: blur reverse mask)."""
+    plain = to_pil(pixels)
+    blurred = as_pixels(plain.filter(ImageFilter.GaussianBlur(BLUR * min(plain.size))))[0]
+    for mask in masks:
+        yield blurred + mask * (pixels - blurred)
+
+
+def to_pil(pixels: Tensor) -> Image.Image:
+    return Image.fromarray((pixels.permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8))
+
+
+def by_changed_picture(
+    change: Callable[[Tensor, Tensor], Iterable[Tensor]], picture: Picture, masks: Tensor, inverter: MaskInverter
+) -> Tensor:
+    """The model's plain embedding of a picture of its own for every mask."""
+    return embed(change(picture.pixels, masks), inverter)
+
+
+@torch.no_grad()
+def embed(pictures: Iterable[Tensor], inverter: MaskInverter) -> Tensor:
+    """The model's plain embeddings [B, D] of B pictures [3, h, w] in 0..1, together where they can be."""
+    tower, model = inverter.clip.tower, inverter.clip.model
+    canvases = [canvas(pixels, inverter).to(tower.device, tower.dtype) for pixels in pictures]
+    batched = isinstance(tower, (OpenClipViT, TimmViT)) and hasattr(model, "encode_image")
+    if batched and all(tuple(c.shape[2:]) == tuple(tower.image_size) for c in canvases):
+        return torch.cat([model.encode_image(torch.cat(canvases[i : i + BATCH])) for i in range(0, len(canvases), BATCH)]).float()
+    return torch.stack([tower.encode(c, layers=0).global_embedding for c in canvases])
+
+
+def canvas(pixels: Tensor, inverter: MaskInverter) -> Tensor:
+    """What the model sees of a picture [3, h, w]: [1, 3, H, W], normalised."""
+    tower, size = inverter.clip.tower, tuple(pixels.shape[1:])
+    geometry = Geometry(size, canvas_size(size, inverter.image_size, tower.patch_size, inverter.fit), inverter.fit)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (tower.mean, tower.std))
+    return (geometry.to_model(pixels[None], tower.interpolation, fill=mean) - mean) / std
+
+
+@torch.no_grad()
+def maskclip(picture: Picture, masks: Tensor, inverter: MaskInverter) -> Tensor:
+    """The mean of the dense unit embeddings of the patches that each mask covers, weighted by how much of them it covers.
+
+    Zhou, Loy, Dai, "Extract Free Dense Labels from CLIP" (arXiv 2112.01071): the last attention gives every token its own value.
+    That is what attention makes of a sequence which is one token over and over, so every patch goes through as such a sequence.
+    In models that pool with attention (SigLIP, CoCa) the pooler is that last attention.
+    Raises ModelError for models with rotary positions (EVA), whose blocks take whole grids only.
+    """
+    encoded, tower = picture.encoded(inverter), inverter.clip.tower
+    if getattr(getattr(tower, "trunk", None), "rope", None) is not None:
+        raise ModelError(
+            f"maskclip is not available for {inverter.clip.name}, which has rotary positions: leave it out of --methods"
+        )
+    pooler = isinstance(encoded.maps[-1], PoolerMap)
+    tokens = (encoded.leaving if pooler else encoded.entering)[tower.prefix :].to(tower.dtype)
+    dense = []
+    for some in tokens.split(BATCH * 8):
+        alone = some[:, None].expand(-1, tower.prefix + 1, -1)
+        if not pooler:
+            alone, _ = tower.through(tower.blocks[-1], alone, encoded.grid, wanted=False)
+        dense.append(F.normalize(tower.embed(alone).float(), dim=-1))
+    covered = F.avg_pool2d(inverter.masks_for(encoded, masks)[:, None], tower.patch_size).flatten(1)
+    return (covered / covered.sum(1, keepdim=True)).to(tower.device) @ torch.cat(dense)
+
+
+WAYS: dict[str, Callable[[Picture, Tensor, MaskInverter], Tensor]] = {
+    "global": whole,
+    "crop": partial(by_changed_picture, crop),
+    "masked-crop": partial(by_changed_picture, masked_crop),
+    "grey": partial(by_changed_picture, grey),
+    "red-circle": partial(by_changed_picture, red_circle),
+    "blur": partial(by_changed_picture, blur),
+    "maskclip": maskclip,
+}
+METHODS = (*WAYS, "maskinversion")
+
+
+def embeddings(method: str, picture: Picture, masks: Tensor, inverter: MaskInverter) -> tuple[Tensor, Tensor | None]:
+    """Embeddings [M, D] of regions by one of METHODS; and how well MaskInversion's maps cover the masks (IoU [M])."""
+    if method == "maskinversion":
+        tokens = inverter.invert(picture.encoded(inverter), masks)
+        return tokens.embeddings, tokens.iou
+    return WAYS[method](picture, masks, inverter), None

@@ -1,0 +1,249 @@
+"""The evaluation: every setting over every picture, written down picture by picture, so that it goes on where it stopped."""
+
+import hashlib
+import itertools
+import json
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TextIO
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from ..clip import Clip
+from ..errors import InputError
+from ..inverter import MaskInverter
+from ..loading import load_clip
+from ..tasks.classify import DEFAULT_TEMPLATE as CLASS_TEMPLATE
+from ..tasks.classify import TEMPLATES, text_embeddings
+from ..tasks.refer import DEFAULT_TEMPLATE as EXPRESSION_TEMPLATE
+from .ablation import OBJECTIVES, inverter_with
+from .baselines import METHODS, Picture, embeddings
+from .data import Dataset, Sample, read_coco, read_phrasecut, read_refcoco
+from .masks import QUALITIES, RADIUS, degrade, largest_overlaps
+from .protocols import class_hits, different, expression_hits
+from .report import report
+
+DATASETS = ("coco", "refcoco", "phrasecut")
+FORMAT = 1  # of what is measured and written: raised when old results are no longer the same
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to evaluate on what. Every tuple is a list of values to try; each combination is a row of the report.
+
+    dataset: one of DATASETS. annotations, images: its file and its folder of pictures. refs, split: of RefCOCO.
+    out: folder for report.json, report.md, report.png, and results/, which a later run of the same settings goes on with.
+    clip, architecture, device: as `load_clip` takes them.
+    methods: of METHODS. templates: what texts are put into, averaged; a name in `tasks.classify.TEMPLATES` stands for its list;
+        none stands for "a photo of a {}" for classes and the bare text for expressions.
+    mask_quality: of `masks.QUALITIES`; mask_radius: see `masks.degrade`.
+    iterations, lr, alpha, layers, image_size, fit, precision: of `MaskInverter`; image_size and fit are also how the baselines see
+        pictures. No alpha stands for the paper's: 0 for classes, 5 for expressions. loss: of `ablation.OBJECTIVES`.
+    one_to_one: also assign expressions to regions one to one. limit, seed: only so many pictures, drawn at random.
+    """
+
+    dataset: str
+    annotations: Path
+    images: Path
+    out: Path
+    refs: Path | None = None
+    split: str | None = None
+    clip: str = "bundled"
+    architecture: str | None = None
+    device: str | None = None
+    methods: tuple[str, ...] = METHODS
+    templates: tuple[str, ...] = ()
+    mask_quality: tuple[str, ...] = ("exact",)
+    mask_radius: float = RADIUS
+    iterations: tuple[int, ...] = (10,)
+    lr: tuple[float, ...] = (0.1,)
+    alpha: tuple[float, ...] = ()
+    layers: tuple[int, ...] = (1,)
+    image_size: tuple[int | None, ...] = (None,)
+    fit: tuple[str, ...] = ("stretch",)
+    loss: tuple[str, ...] = ("dice",)
+    precision: str = "exact"
+    one_to_one: bool = False
+    limit: int | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        for what, given, known in (
+            ("data set", (self.dataset,), DATASETS),
+            ("method", self.methods, METHODS),
+            ("mask quality", self.mask_quality, QUALITIES),
+            ("loss", self.loss, tuple(OBJECTIVES)),
+        ):
+            if unknown := [value for value in given if value not in known]:
+                raise InputError(f"there is no {what} {unknown[0]!r}; there are {', '.join(known)}")
+        if self.dataset == "refcoco" and self.refs is None:
+            raise InputError("RefCOCO's expressions are in a file of their own: give refs(unc).p with --refs")
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"limit is {self.limit}; it must be at least 1")
+
+    @property
+    def all_templates(self) -> list[str]:
+        given = self.templates or ((CLASS_TEMPLATE,) if self.dataset == "coco" else (EXPRESSION_TEMPLATE,))
+        return [template for name in given for template in TEMPLATES.get(name, [name])]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to embeddings, down to its last setting. What does not matter to it is None."""
+
+    method: str
+    mask_quality: str | None = None
+    mask_radius: float | None = None
+    image_size: int | None = None
+    fit: str = "stretch"
+    iterations: int | None = None
+    lr: float | None = None
+    alpha: float | None = None
+    layers: int | None = None
+    loss: str | None = None
+    precision: str | None = None
+
+    def inverter(self, clip: Clip) -> MaskInverter:
+        names = ("image_size", "fit", "iterations", "lr", "alpha", "layers", "precision")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return inverter_with(self.loss or "dice", clip, **given)
+
+
+def rows_of(settings: Settings) -> list[Row]:
+    """Every combination of the settings that makes a difference, once."""
+    alphas = settings.alpha or ((0.0,) if settings.dataset == "coco" else (5.0,))
+    rows = []
+    for size, fit, quality, method in itertools.product(settings.image_size, settings.fit, settings.mask_quality, settings.methods):
+        seen = {"image_size": size, "fit": fit}
+        if method != "global":
+            seen["mask_quality"] = quality
+            if quality in ("eroded", "dilated"):
+                seen["mask_radius"] = settings.mask_radius
+        if method != "maskinversion":
+            rows.append(Row(method, **seen))
+            continue
+        for iterations, lr, alpha, layers, loss in itertools.product(
+            settings.iterations, settings.lr, alphas, settings.layers, settings.loss
+        ):
+            rows.append(Row(method, **seen, iterations=iterations, lr=lr, alpha=alpha, layers=layers, loss=loss,
+                            precision=settings.precision))  # fmt: skip
+    return list(dict.fromkeys(rows))
+
+
+def load(settings: Settings) -> Dataset:
+    if settings.dataset == "coco":
+        return read_coco(settings.annotations, settings.images)
+    if settings.dataset == "refcoco":
+        return read_refcoco(settings.refs, settings.annotations, settings.images, settings.split)
+    return read_phrasecut(settings.annotations, settings.images)
+
+
+class Results:
+    """The JSON-lines file of one row: a line that says what it is, then a line a picture.
+
+    Its name is a hash of that first line, so that results of other settings, another model or another data set never mix.
+    """
+
+    def __init__(self, folder: Path, header: dict):
+        words = json.dumps(header, sort_keys=True)
+        name = hashlib.sha256(words.encode()).hexdigest()[:16]
+        self.path = folder / f"{header['row']['method']}-{name}.jsonl"
+        if not self.path.is_file():
+            self.path.write_bytes(b"")
+        content = self.path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]  # the last line may have been cut off when the run was
+        try:
+            lines = [json.loads(line) for line in whole.splitlines()]
+        except ValueError as error:
+            raise InputError(f"{self.path} is damaged ({error}): delete it and run this again") from error
+        with self.path.open("r+b") as file:
+            file.truncate(len(whole))
+        if not lines:
+            self.path.write_text(words + "\n", encoding="utf-8")
+        self.found: dict[str, dict] = {line["image"]: line for line in lines[1:]}
+
+    def open(self) -> TextIO:
+        return self.path.open("a", encoding="utf-8")
+
+    def add(self, file: TextIO, line: dict) -> None:
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+        self.found[line["image"]] = line
+
+
+def evaluate(settings: Settings) -> dict:
+    """Run what is missing, write the report, and return what report.json holds.
+
+    Raises InputError or ModelError for settings, files or a model that cannot be used.
+    """
+    dataset = load(settings).limited(settings.limit, settings.seed)
+    clip = load_clip(settings.clip, settings.architecture, settings.device)
+    rows = rows_of(settings)
+    inverters = {row: row.inverter(clip) for row in rows}
+    folder = settings.out / "results"
+    folder.mkdir(parents=True, exist_ok=True)
+    common = {
+        "format": FORMAT, "dataset": settings.dataset, "name": dataset.name, "digest": dataset.digest, "split": settings.split,
+        "images": str(settings.images.resolve()),
+        "clip": clip.name, "fingerprint": clip.fingerprint, "dtype": str(clip.tower.dtype).removeprefix("torch."),
+        "templates": settings.all_templates, "one_to_one": settings.one_to_one,
+    }  # fmt: skip
+    results = {row: Results(folder, {**common, "row": asdict(row)}) for row in rows}
+    scorer = Scorer(clip, dataset, settings)
+    with ExitStack() as stack:
+        files = {row: stack.enter_context(results[row].open()) for row in rows}
+        for sample in tqdm(dataset.samples, desc=dataset.name, unit="picture"):
+            missing = [row for row in rows if sample.name not in results[row].found]
+            if missing:
+                for row, line in scorer.score(sample, {row: inverters[row] for row in missing}):
+                    results[row].add(files[row], line)
+    names = [sample.name for sample in dataset.samples]
+    lines = [(asdict(row), [results[row].found[name] for name in names]) for row in rows]
+    return report(settings.out, common, lines)
+
+
+class Scorer:
+    """The hits of one picture at a time, by the protocol of the data set."""
+
+    def __init__(self, clip: Clip, dataset: Dataset, settings: Settings):
+        self.clip, self.templates, self.one_to_one = clip, settings.all_templates, settings.one_to_one
+        self.index = {name: index for index, name in enumerate(dataset.classes)}
+        self.classes = self.embed(dataset.classes) if dataset.classes else None
+
+    def embed(self, texts: list[str]) -> Tensor:
+        return text_embeddings(self.clip, texts, self.templates).float().cpu()
+
+    def score(self, sample: Sample, inverters: dict[Row, MaskInverter]):
+        """For each row: the row, and the line to write. Regions whose mask is empty are left out, and counted."""
+        picture = Picture(sample.open())
+        masks = sample.masks(picture.size)
+        filled = masks.amax((1, 2)) > 0
+        masks = masks[filled]
+        texts = [region.texts for region, there in zip(sample.regions, filled.tolist(), strict=True) if there]
+        facts = {"image": sample.name, "empty": int((~filled).sum()), "regions": len(masks)}
+        if not len(masks):
+            yield from ((row, facts | {"hits": {}, "area": [], "overlap": []}) for row in inverters)
+            return
+        facts["area"] = [round(area, 6) for area in masks.mean((1, 2)).tolist()]
+        facts["overlap"] = [round(overlap, 4) for overlap in largest_overlaps(masks)]
+        against = self.embed(different(texts)) if self.classes is None else self.classes
+        degraded: dict[tuple, Tensor] = {}
+        for row, inverter in inverters.items():
+            quality = (row.mask_quality or "exact", row.mask_radius or 0.0)
+            if quality not in degraded:
+                degraded[quality] = degrade(masks, *quality)
+            found, iou = embeddings(row.method, picture, degraded[quality], inverter)
+            similarities = F.normalize(found.float().cpu(), dim=-1) @ against.T
+            line = facts | {"hits": self.hits(similarities, texts)}
+            if iou is not None:
+                line["iou"] = [round(value, 4) for value in iou.tolist()]
+            yield row, line
+
+    def hits(self, similarities: Tensor, texts: list[tuple[str, ...]]) -> dict[str, list]:
+        if self.classes is None:
+            return expression_hits(similarities, texts, self.one_to_one)
+        return class_hits(similarities, torch.tensor([self.index[name] for (name,) in texts]))
