@@ -25,7 +25,7 @@ from .inverter import PRECISIONS, MaskInverter
 from .loading import BUNDLED, best_device, bundled_classes, load_clip
 from .overlay import overlay
 from .tasks.caption import HOWS, Decoding, load_captioner
-from .tasks.classify import classify
+from .tasks.classify import DEFAULT_TEMPLATE, NAMES, TEMPLATES, classify
 from .tokens import LocalizedTokens
 
 
@@ -59,7 +59,12 @@ def parser() -> argparse.ArgumentParser:
     name.add_argument("--mask", type=Path, action="append", help="white where the region is; may be repeated")
     name.add_argument("--phrase", action="append", help="may be repeated; the bundled model has its own list")
     name.add_argument("--phrases", type=Path, help="a text file with a phrase a line")
-    name.add_argument("--template", default="a photo of a {}", help="what a phrase is put into (default: %(default)r)")
+    name.add_argument("--list", choices=NAMES, help="phrases that come with the library")
+    name.add_argument(
+        "--template",
+        action="append",
+        help=f"what a phrase is put into (default: {DEFAULT_TEMPLATE!r}); several are averaged; or one of {', '.join(TEMPLATES)}",
+    )
     name.add_argument("--top", type=int, default=5, help="how many phrases to print for each region (default: %(default)s)")
     name.add_argument("--json", action="store_true", help="print JSON")
     add_model(name)
@@ -178,8 +183,8 @@ def run_classify(args: argparse.Namespace) -> None:
             phrases += args.phrases.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"the phrases could not be read from {args.phrases} ({error})") from error
-    if not phrases and args.clip == "bundled":
-        phrases = bundled_classes()
+    if args.list or (not phrases and args.clip == "bundled"):
+        phrases += NAMES[args.list or "bundled"]()
     inverter = make_inverter(args)
     if args.image.suffix == ".safetensors":
         tokens = LocalizedTokens.load(args.image)
@@ -189,10 +194,11 @@ def run_classify(args: argparse.Namespace) -> None:
         tokens = invert_files(inverter, args.image, args.mask)[2]
     else:
         raise InputError("give the region of the picture with --mask, or a tokens.safetensors instead of a picture")
-    print_classification(tokens.embeddings, inverter, phrases, args.template, args.top, args.json)
+    templates = [template for given in args.template or [DEFAULT_TEMPLATE] for template in TEMPLATES.get(given, [given])]
+    print_classification(tokens.embeddings, inverter, phrases, templates, args.top, args.json)
 
 
-def print_classification(embeddings, inverter, phrases, template="a photo of a {}", top=5, as_json=False) -> None:
+def print_classification(embeddings, inverter, phrases, template=DEFAULT_TEMPLATE, top=5, as_json=False) -> None:
     found = classify(embeddings, inverter.clip, phrases, template)
     values, indices = found.probabilities.topk(min(top, len(found.phrases)))
     regions = [

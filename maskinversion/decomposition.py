@@ -178,16 +178,16 @@ class BlockMap(DirectMap):
 
         normal, self.inverse = block.norm.normalised(y)
         weight, bias = block.expand
-        hidden = F.linear(normal * block.norm.weight + block.norm.bias, weight, bias)
-        active, self.slope = value_and_slope(block.activation, hidden)  # [N, m]
+        scaled = weight * block.norm.weight  # [m, d]
+        varying = normal @ scaled.T  # [N, m]
+        active, self.slope = value_and_slope(block.activation, varying + F.linear(block.norm.bias, weight, bias))
         self.contract = block.contract[0]
-        pooled = (y + F.linear(active, *block.contract)).mean(0)
+        pooled = y.mean(0) + F.linear(active.mean(0), *block.contract)
 
         # W1^T, the norm's weight and W_O fold into one matrix; the norm's two corrections have rank one each.
-        scaled = weight * block.norm.weight  # [m, d]
         self.folded = scaled @ block.output  # [m, h * d_h]
         self.mean_weight = self.slope * scaled.mean(1)  # [N, m]: its product with W2^T g is mean(c_i)
-        self.corr_weight = self.slope * (normal @ scaled.T) / width  # [N, m]: ... mean(c_i * normal_i)
+        self.corr_weight = self.slope * varying / width  # [N, m]: ... mean(c_i * normal_i)
         self.mean_row = block.output.sum(0)  # [h * d_h]
         self.corr_row = normal @ block.output  # [N, h * d_h]
         super().__init__(block.values, *pooled_gradient(pooled, head, tokens), prefix)
@@ -199,7 +199,7 @@ class BlockMap(DirectMap):
 
     @property
     def forming(self) -> int:
-        return 3 * self.pull_products + self.folded.numel() * self.output.shape[0]
+        return self.pull_products + self.folded.numel() * self.output.shape[0]
 
     @property
     def precision(self) -> torch.dtype:

@@ -38,8 +38,9 @@ class EncodedImage:
     entering: Tensor  # [N, d]: the tokens that enter the last block
     leaving: Tensor  # [N, d]: the tokens that leave it
     states: list[Tensor]  # [N, d]: the tokens that leave every block, where the tower keeps them
+    prefix: int  # tokens before the patches
     geometry: Geometry
-    clip: Clip
+    fingerprint: str  # of the CLIP
 
 
 class MaskInverter:
@@ -129,8 +130,9 @@ class MaskInverter:
             layers.entering,
             layers.leaving,
             layers.states,
+            layers.prefix,
             geometry,
-            self.clip,
+            self.clip.fingerprint,
         )
 
     @torch.no_grad()
@@ -144,7 +146,7 @@ class MaskInverter:
 
         Raises InputError for a mask that is empty, not in range or of the wrong shape, with its index.
         """
-        if encoded.clip is not self.clip or len(encoded.maps) != self.layers:
+        if encoded.fingerprint != self.clip.fingerprint or len(encoded.maps) != self.layers:
             raise InputError("this image was encoded by another inverter: encode it with the one that inverts")
         start = encoded.global_embedding
         masks = self.masks_for(encoded, masks).to(start)

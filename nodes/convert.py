@@ -32,14 +32,13 @@ def pair(images: Tensor, masks: Tensor) -> list[tuple[Tensor, list[Tensor]]]:
 
 
 def clip_vision_output(
-    encoded: list[EncodedImage], tokens: list[LocalizedTokens], region_hidden_states: bool
+    model: object, encoded: list[EncodedImage], tokens: list[LocalizedTokens], region_hidden_states: bool
 ) -> comfy.clip_vision.Output:
-    """What CLIP Vision Encode would give for M pictures, with the M tokens as `image_embeds`.
+    """What CLIP Vision Encode would give for M pictures, with the M tokens as `image_embeds`; model: what encoded them.
 
     The hidden states are those of each token's whole picture, or of its region: every patch weighted by the token's map.
     """
     device = comfy.model_management.intermediate_device()
-    model = encoded[0].clip.model
     native = model.model if isinstance(model, comfy.clip_vision.ClipVisionModel) else None
 
     def of_each(states: list[Tensor]) -> Tensor:
@@ -74,4 +73,4 @@ def clip_vision_output(
 def row_weights(encoded: EncodedImage, tokens: LocalizedTokens) -> Tensor:
     """How much of each token of the picture belongs to the region [M, N]: 1 before the patches, then the map over the grid."""
     patches = F.adaptive_avg_pool2d(tokens.maps[None].float(), encoded.grid)[0].flatten(1)
-    return torch.cat([patches.new_ones(len(patches), encoded.clip.tower.prefix), patches], 1)
+    return torch.cat([patches.new_ones(len(patches), encoded.prefix), patches], 1)

@@ -121,7 +121,7 @@ class MaskInversion(io.ComfyNode):
             encoded.append(managed.encode(inverter, picture))
             tokens.append(inverter.invert(encoded[-1], masks, progress.of(picture)))
         maps = torch.cat([t.maps_for().to(image.device) for t in tokens])
-        return io.NodeOutput(tokens, clip_vision_output(encoded, tokens, region_hidden_states), maps)
+        return io.NodeOutput(tokens, clip_vision_output(inverter.clip.model, encoded, tokens, region_hidden_states), maps)
 
 
 class Progress:

@@ -3,6 +3,7 @@
 import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import comfy.clip_vision
 import comfy.model_management
@@ -12,6 +13,9 @@ from torch import Tensor
 from ..maskinversion import Clip, EncodedImage, MaskInverter, load_clip
 
 KEPT = 2  # encoded pictures
+
+# Those of native models, which come without a place of ours; for as long as the model is in use.
+encoded_by: WeakKeyDictionary[comfy.clip_vision.ClipVisionModel, OrderedDict] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +36,13 @@ class ManagedClip:
 
     @classmethod
     def of(cls, given: "ManagedClip | comfy.clip_vision.ClipVisionModel") -> "ManagedClip":
-        """What came in on a socket that takes both. Nothing of a native model is copied or kept.
+        """What came in on a socket that takes both. Nothing of a native model is changed, or kept longer than it.
 
         Raises ModelError for a native model without an image-text space.
         """
-        return given if isinstance(given, cls) else cls(load_clip(given), given.patcher, casts=True)
+        if isinstance(given, cls):
+            return given
+        return cls(load_clip(given), given.patcher, casts=True, recent=encoded_by.setdefault(given, OrderedDict()))
 
     def ready(self) -> Clip:
         """The CLIP with its weights where they can be used; call it at the start of every execution."""
@@ -46,7 +52,15 @@ class ManagedClip:
     def encode(self, inverter: MaskInverter, picture: Tensor) -> EncodedImage:
         """The picture [h, w, 3] encoded, or what came of it when it was among the last few: only its mask has changed, say."""
         pixels = hashlib.sha256(picture.cpu().contiguous().numpy().tobytes()).digest()
-        key = (pixels, picture.shape, inverter.layers, inverter.image_size, inverter.fit, inverter.precision)
+        key = (
+            pixels,
+            picture.shape,
+            self.patcher.patches_uuid,
+            inverter.layers,
+            inverter.image_size,
+            inverter.fit,
+            inverter.precision,
+        )
         encoded = self.recent.pop(key, None)
         if encoded is None or encoded.entering.device != self.clip.device:
             encoded = inverter.encode(picture)

@@ -230,8 +230,21 @@ class TestOutside:
         return {"ui": {"text": [json.dumps(report)]}}
 
 
+class TestEncodings:
+    """Which encoded pictures of a native model are kept, once `after` is there."""
+
+    INPUT_TYPES = classmethod(lambda s: {"required": {"clip_vision": ("CLIP_VISION",), "after": ("MASK",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "test", True
+
+    def look(self, clip_vision, after):
+        import sys
+
+        managed = next(module for name, module in sys.modules.items() if name.endswith(".nodes.managed_clip"))
+        return {"ui": {"text": [json.dumps([id(encoded) for encoded in managed.encoded_by[clip_vision].values()])]}}
+
+
 KINDS = (TestImage, TestMask, TestPlainEncode, TestReport, TestOutput, TestAfter, TestRegion, TestConditioning)
-KINDS += (TestConditioned, TestTokens, TestOutputState, TestLatent, TestEmbeds, TestOutside)
+KINDS += (TestConditioned, TestTokens, TestOutputState, TestLatent, TestEmbeds, TestOutside, TestEncodings)
 NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in KINDS}
 '''
 

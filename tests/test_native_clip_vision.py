@@ -143,6 +143,8 @@ def with_region(graph):
         "region": {"class_type": "MaskInversion", "inputs": inputs},
         "region output": {"class_type": "TestOutput", "inputs": {"output": ["region", 1], "image": ["image", 0]}},
         "compared": {"class_type": "TestRegion", "inputs": compared},
+        "kept": {"class_type": "TestEncodings", "inputs": {"clip_vision": ["clip", 0], "after": ["inversion", 2]}},
+        "kept again": {"class_type": "TestEncodings", "inputs": {"clip_vision": ["clip", 0], "after": ["region", 2]}},
     }
 
 
@@ -188,6 +190,7 @@ def test_a_native_model_in_the_server(server, defaults, model):
     assert output["image_sizes"] == [[3, size, size]] * 2
     assert output["digest"]["image_embeds"] == read["region output"]["digest"]["image_embeds"]
     assert max(read["compared"]) < 1e-6
+    assert run.text("kept") == run.text("kept again") and len(json.loads(run.text("kept"))) == 1  # the picture was encoded once
 
 
 @pytest.fixture

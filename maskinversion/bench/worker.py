@@ -44,7 +44,7 @@ def prepare(case: dict):
         def job():
             return inverter.invert(inverter.encode(image), masks)
 
-        job.predicted = lambda: predicted(inverter.encode(image), len(masks), iterations)
+        job.predicted = lambda: predicted(inverter, inverter.encode(image), len(masks))
         return job
     from maskinversion.bench.baselines import BASELINES
 
@@ -52,14 +52,14 @@ def prepare(case: dict):
     return lambda: BASELINES[case["method"]](visual, pixels, masks, iterations, lr)
 
 
-def predicted(encoded, masks: int, iterations: int) -> float:
+def predicted(inverter, encoded, masks: int) -> float:
     """Encoder passes that the whole job takes if every multiply-add takes as long as one in the encoder."""
     from maskinversion.inverter import cheapest
 
     tokens, width = encoded.entering.shape
-    floor = encoded.clip.tower.depth * (12 * tokens * width**2 + 2 * tokens**2 * width)
-    used = [cheapest(found, masks, iterations) for found in encoded.maps]
-    return 1 + sum(found.forming + iterations * masks * found.step_products for found in used) / floor
+    floor = inverter.clip.tower.depth * (12 * tokens * width**2 + 2 * tokens**2 * width)
+    used = [cheapest(found, masks, inverter.iterations) for found in encoded.maps]
+    return 1 + sum(found.forming + inverter.iterations * masks * found.step_products for found in used) / floor
 
 
 def high_water() -> int | None:
