@@ -1,10 +1,13 @@
-"""Draw the README's picture: an example scene, and what the token of each of its regions looks at and is nearest to.
+"""Draw the README's picture, and the cards of the templates that run offline, from the bundled models.
 
-    python recipes/make_pictures.py          # writes docs/regions.png, from the bundled model
+    python recipes/make_pictures.py regions  # writes docs/regions.png
+    python recipes/make_pictures.py cards    # writes the pictures beside workflows/*.json
 
-The name under each region is the likeliest of all the names that the bundled model knows.
+The README's picture is an example scene, and what the token of each of its regions looks at and is nearest to: the name under each
+region is the likeliest of all the names that the bundled model knows.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -15,13 +18,18 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import maskinversion as mi
 from maskinversion.examples import load_example
 from maskinversion.geometry import as_pixels
+from maskinversion.labels import draw_labels
 from maskinversion.loading import bundled_classes
+from maskinversion.operations import nothing, pick
 from maskinversion.overlay import overlay
+from maskinversion.tasks.caption import load_captioner
 from maskinversion.tasks.classify import classify
+from maskinversion.tasks.diffusion import Settings, load_decoder
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ("zoo", "breakfast")
 STRIP, FONT = 44, ImageFont.load_default(24)
+CARD = (540, 200)
 
 
 def labelled(picture: Image.Image, text: str) -> Image.Image:
@@ -46,7 +54,7 @@ def row(clip: mi.Clip, name: str) -> list[Image.Image]:
     return cells
 
 
-def main() -> None:
+def regions() -> None:
     clip = mi.load_clip("bundled")
     rows = [row(clip, name) for name in EXAMPLES]
     width, height = rows[0][0].size
@@ -56,6 +64,56 @@ def main() -> None:
             sheet.paste(cell, (x * width, y * height))
     sheet.save(ROOT / "docs" / "regions.png", optimize=True)
     print(ROOT / "docs" / "regions.png")
+
+
+def card(name: str, pictures: list[torch.Tensor], texts: list[str]) -> None:
+    """Pictures [h, w, 3] in 0..1 side by side, each over its text."""
+    sheet = Image.new("RGB", CARD, "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
+    side = min(CARD[1] - 24, CARD[0] // len(pictures) - 4)
+    for i, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
+        middle = round((i + 0.5) * CARD[0] / len(pictures))
+        shown = Image.fromarray((picture * 255).round().byte().numpy()).resize((side, side), Image.LANCZOS)
+        sheet.paste(shown, (middle - side // 2, (CARD[1] - 24 - side) // 2))
+        pen.text((middle, CARD[1] - 12), text, "black", font, anchor="mm")
+    sheet.save(ROOT / "workflows" / f"{name}.jpg", quality=88)
+    print(ROOT / "workflows" / f"{name}.jpg")
+
+
+def cards() -> None:
+    clip = mi.load_clip("bundled")
+    inverter = mi.MaskInverter(clip)
+
+    def seen(name: str):
+        example = load_example(name)
+        return example, as_pixels(example.image)[0].permute(1, 2, 0), inverter.invert(inverter.encode(example.image), example.masks)
+
+    example, zoo, tokens = seen("zoo")
+    settings = Settings(steps=25, count=2)
+    made = load_decoder("bundled").generate(pick([tokens], [0]), settings, [nothing(clip)])
+    outlined = overlay(zoo, tokens.maps_for()[0], example.masks[0], 0.0)
+    card("picture_of_a_region", [outlined, *made], ["a mask", "pictures of", "what is in it"])
+
+    other, breakfast, taken = seen("breakfast")
+    hole = torch.nn.functional.max_pool2d(example.masks[:1], 17, stride=1, padding=8)[0]
+    painted = load_decoder("bundled-inpaint").inpaint(pick([taken], [0]), zoo, hole, Settings(steps=25), 8, [nothing(clip)])[0]
+    outlined = overlay(breakfast, taken.maps_for()[0], other.masks[0], 0.0)
+    into = overlay(zoo, tokens.maps_for()[0], hole, 0.0)
+    card("region_into_another_picture_offline", [outlined, into, painted], ["from here", "into here", "painted"])
+
+    street, pixels, found = seen("street")
+    labels = [phrase for phrase, _ in classify(found.embeddings, clip, bundled_classes()).best]
+    bicycle = overlay(pixels, street.masks[1], street.masks[1], 0.5)
+    card("name_and_find_regions", [draw_labels(pixels, street.masks, labels), bicycle], ["every region named", '"a bicycle"'])
+
+    maps = [overlay(breakfast, heat, mask) for heat, mask in zip(taken.maps_for(), other.masks, strict=True)]
+    card("caption_a_region", maps, [caption for (caption,) in load_captioner("bundled").caption(taken)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("regions", "cards"))
+    {"regions": regions, "cards": cards}[parser.parse_args().what]()
 
 
 if __name__ == "__main__":

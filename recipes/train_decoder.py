@@ -6,11 +6,12 @@
     python recipes/train_decoder.py inpaint --steps 3000              # the same into a hole, from the decoder's weights
     python recipes/train_decoder.py export                            # writes maskinversion/bundled/decoder and decoder-inpaint
 
-Each resumes from what it left in recipes/build. The decoder sees image embeddings of the bundled CLIP only, never a token of
-MaskInversion: of scenes of one to three objects, with noise (Ramesh et al., arXiv 2204.06125, section 2.1, lead away from an
-embedding that is sometimes left out). The inpainter sees the embedding of the hole's object alone, cut out and put on a background
-of its own. Losses are weighted as in Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy" (ICCV 2023). The
-second half of the U-Net's output, a variance in Kandinsky's, is not trained, and the scheduler (DDIM) does not read it.
+Each resumes from what it left in recipes/build or, where there is nothing, goes on from the weights that are bundled already. The
+decoder sees image embeddings of the bundled CLIP only, never a token of MaskInversion: of scenes of one to three objects, with
+noise; some are left out, for guidance to lead away from (Ho and Salimans, arXiv 2207.12598). The inpainter sees the embedding of the
+hole's object alone, cut out and put on a background of its own. Losses are weighted as in Hang et al., "Efficient Diffusion Training
+via Min-SNR Weighting Strategy" (ICCV 2023). The second half of the U-Net's output, a variance in Kandinsky's, is not trained, and
+the scheduler (DDIM) does not read it.
 
 --bf16 pays where train_clip.py says so.
 """
@@ -40,6 +41,7 @@ CELL = 4  # pixels, the side of one latent
 CHANNELS = 8  # numbers of one latent; with Kandinsky's 4, details were lost
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "linear", "clip_sample": False, "set_alpha_to_one": False,
             "steps_offset": 1, "prediction_type": "epsilon"}  # fmt: skip
+SHIPPED = {"autoencoder": "decoder/movq", "decoder": "decoder/unet", "inpaint": "decoder-inpaint/unet"}
 PICTURES = BUILD / "decoder-pictures.npz"
 
 
@@ -206,14 +208,27 @@ def part(state: dict, prefix: str) -> dict:
 
 
 def trained(name: str) -> dict:
-    return part(load_file(BUILD / f"{name}.safetensors"), "average.")
+    """What is to be used of a model: its average, or what is bundled where it was not trained here."""
+    path = BUILD / f"{name}.safetensors"
+    found = part(load_file(path), "average.") if path.is_file() else shipped(name)
+    if found is None:
+        raise SystemExit(f"{path} is missing: train it first")
+    return found
+
+
+def shipped(name: str) -> dict | None:
+    """Bundled weights, where there are any."""
+    if name not in SHIPPED:
+        return None
+    path = BUNDLED / SHIPPED[name] / "diffusion_pytorch_model.safetensors"
+    return {k: v.float() for k, v in load_file(path).items()} if path.is_file() else None
 
 
 def train_autoencoder(args: argparse.Namespace) -> None:
     """Absolute error, at three scales and of edges; latents kept near mean 0 and deviation 1, as the diffusion expects."""
     model = autoencoder()
     model.quantize.requires_grad_(False)
-    run = Run(args, "autoencoder", model)
+    run = Run(args, "autoencoder", model, shipped("autoencoder"))
     pictures = np.load(PICTURES)["pictures"]
     rng = np.random.default_rng((args.seed, run.step))
     for _ in run.steps():
@@ -245,8 +260,8 @@ def train_unet(args: argparse.Namespace) -> None:
     paints = args.what == "inpaint"
     embeddings = torch.from_numpy(data["only" if paints else "whole"])
     width = embeddings.shape[1]
-    start = None
-    if paints:
+    start = shipped(args.what)
+    if paints and start is None:
         start = trained("decoder")
         first = start["conv_in.weight"]
         start["conv_in.weight"] = torch.cat([first, first.new_zeros(len(first), CHANNELS + 1, *first.shape[2:])], 1)
