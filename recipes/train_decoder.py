@@ -10,8 +10,8 @@ Each resumes from what it left in recipes/build or, where there is nothing, goes
 decoder sees image embeddings of the bundled CLIP only, never a token of MaskInversion: of scenes of one to three objects, with
 noise; some are left out, for guidance to lead away from (Ho and Salimans, arXiv 2207.12598). The inpainter sees the embedding of
 the hole's object alone, cut out and put on a background of its own. Losses are weighted as in Hang et al., "Efficient Diffusion
-Training via Min-SNR Weighting Strategy" (ICCV 2023). The second half of the U-Net's output, a variance in Kandinsky's, is not trained, and
-the scheduler (DDIM) does not read it.
+Training via Min-SNR Weighting Strategy" (ICCV 2023). The second half of the U-Net's output, a variance in Kandinsky's, is not
+trained, and the scheduler (DDIM) does not read it.
 
 --bf16 pays where train_clip.py says so.
 """
