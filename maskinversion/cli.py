@@ -80,6 +80,10 @@ def parser() -> argparse.ArgumentParser:
     )
     caption.add_argument("--how", choices=HOWS, default="greedy", help="how words are chosen (default: %(default)s)")
     caption.add_argument("--count", type=int, default=1, help="captions of each region (default: %(default)s)")
+    caption.add_argument("--beams", type=int, default=5, help="of --how beam (default: %(default)s)")
+    caption.add_argument("--temperature", type=float, default=1.0, help="of --how sample (default: %(default)s)")
+    caption.add_argument("--top-p", type=float, default=0.9, help="of --how sample (default: %(default)s)")
+    caption.add_argument("--length", type=int, default=40, help="most pieces of words (default: %(default)s)")
     caption.add_argument("--seed", type=int, default=0, help="of --how sample")
     add_model(caption)
     add_inversion(caption)
@@ -212,7 +216,7 @@ def print_classification(embeddings, inverter, phrases, template=DEFAULT_TEMPLAT
 
 
 def run_caption(args: argparse.Namespace) -> None:
-    decoding = Decoding(args.how, args.count, seed=args.seed)
+    decoding = Decoding(args.how, args.count, args.beams, args.temperature, args.top_p, args.length, args.seed)
     captioner = load_captioner(args.captioner, args.tokenizer, args.device)
     if args.image.suffix == ".safetensors":
         tokens = LocalizedTokens.load(args.image)

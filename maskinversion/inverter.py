@@ -139,6 +139,7 @@ class MaskInverter:
     def invert(self, encoded: EncodedImage, masks: object, callback: Callback | None = None) -> LocalizedTokens:
         """Learn one token per mask; each is optimised independently of the others.
 
+        encoded: by an inverter with the same CLIP, as far as its fingerprint tells, and as many layers.
         masks: [M, h, w] or [h, w], bool, float in 0..1 or uint8 in 0..255, or a list of such (or PIL images). A mask of another
         size than the image is taken to cover the whole image. Soft, coarse and overlapping masks are fine.
         callback(step, total, maps, losses): after every step, from 1; maps [M, H, W] in 0..1 and losses [M] before its update.

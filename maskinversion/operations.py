@@ -24,6 +24,11 @@ EPSILON = 1e-6
 NOTHINGS = ("grey", "black")
 
 
+def embeddings_of(tokens: Sets) -> Tensor:
+    """All embeddings [M, D] of the sets, on the device of the first: sets that were loaded and sets just made go together."""
+    return torch.cat([one.embeddings.to(tokens[0].embeddings) for one in tokens])
+
+
 def blend(tokens: Sets, others: Sets, weight: float = 0.5) -> list[LocalizedTokens]:
     """The tokens on the way to `others`, along the great circle: weight 0 is `tokens`, 1 is `others`, lengths included.
 

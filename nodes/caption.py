@@ -8,17 +8,17 @@ from weakref import WeakValueDictionary
 
 import comfy.model_management
 import comfy.model_patcher
-import torch
 from comfy_api.latest import io, ui
 from server import PromptServer
 
 from ..maskinversion.loading import WEIGHT_SUFFIXES
+from ..maskinversion.operations import embeddings_of
 from ..maskinversion.tasks.caption import BUNDLED_CAPTIONER, TOKENIZER_FILES, Captioner, Decoding, load_captioner, retrieve
 from .managed_clip import ManagedClip
 from .model_files import NOTHING_FOUND, every_file, located, relative, stamp
 from .progress import counter
 from .types import CATEGORY, CaptionerSocket, ClipSocket, TokensSocket
-from .words import WRITTEN, check_made_with, chosen_phrases, list_input, phrases_input
+from .words import WRITTEN, check_made_with, chosen_phrases, list_input, list_stamp, phrases_input
 
 FOLDER = "clipcap"
 MOST = 64  # captions of a region
@@ -152,10 +152,14 @@ class BestCaption(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, word_list=WRITTEN, **others) -> tuple:
+        return list_stamp(word_list)
+
+    @classmethod
     def execute(cls, tokens, clip: ManagedClip, phrases: str, count: int, word_list: str = WRITTEN) -> io.NodeOutput:
         ready = clip.ready()
         check_made_with(tokens, ready)
-        embeddings = torch.cat([one.embeddings for one in tokens])
+        embeddings = embeddings_of(tokens)
         lines = chosen_phrases(phrases, word_list, ready)
         found = retrieve(embeddings, ready, lines, count, counter(cls.hidden.unique_id))
         captions = [[phrase for phrase, _ in region] for region in found]

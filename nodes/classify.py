@@ -1,14 +1,14 @@
 """Name regions."""
 
-import torch
 from comfy_api.latest import io, ui
 from server import PromptServer
 
+from ..maskinversion.operations import embeddings_of
 from ..maskinversion.tasks.classify import DEFAULT_TEMPLATE, TEMPLATES, classify
 from .managed_clip import ManagedClip
 from .progress import counter
 from .types import CATEGORY, ClipSocket, TokensSocket
-from .words import WRITTEN, check_made_with, chosen_phrases, list_input, phrases_input
+from .words import WRITTEN, check_made_with, chosen_phrases, list_input, list_stamp, phrases_input
 
 SHOWN = 3
 
@@ -52,11 +52,15 @@ class ClassifyRegion(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, word_list=WRITTEN, **others) -> tuple:
+        return list_stamp(word_list)
+
+    @classmethod
     def execute(cls, tokens, clip: ManagedClip, phrases, template, word_list=WRITTEN, templates=WRITTEN) -> io.NodeOutput:
         ready = clip.ready()
         check_made_with(tokens, ready)
         sentences = TEMPLATES[templates] if templates in TEMPLATES else [line for line in template.splitlines() if line.strip()]
-        embeddings = torch.cat([t.embeddings for t in tokens])
+        embeddings = embeddings_of(tokens)
         lines = chosen_phrases(phrases, word_list, ready)
         found = classify(embeddings, ready, lines, sentences, counter(cls.hidden.unique_id))
         values, order = found.probabilities.sort(descending=True)

@@ -1,8 +1,6 @@
 """Pictures from tokens, with pipelines of diffusers."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -13,8 +11,9 @@ from comfy_api.latest import io
 from latent_preview import Latent2RGBPreviewer
 from PIL import Image
 
-from ..maskinversion import InputError, MemoryLimitError
+from ..maskinversion import InputError
 from ..maskinversion.tasks.diffusion import UNCLIP, Settings
+from .managed_clip import memory_back
 from .managed_pipeline import ManagedDecoder
 from .model_files import NOTHING_FOUND, every_file, located, relative, stamp
 from .progress import ProgressBar
@@ -203,17 +202,6 @@ class InpaintFromTokens(io.ComfyNode):
 def settings(sampling: dict) -> Settings:
     """The widgets as the library takes them, where no size is None."""
     return Settings(**sampling | {side: sampling[side] or None for side in ("width", "height")})
-
-
-@contextmanager
-def memory_back() -> Iterator[None]:
-    """When the memory was too small, unload everything, as ComfyUI does when it sees such an error itself."""
-    try:
-        yield
-    except MemoryLimitError:
-        comfy.model_management.unload_all_models()
-        comfy.model_management.soft_empty_cache()
-        raise
 
 
 def finished(images: torch.Tensor) -> io.NodeOutput:

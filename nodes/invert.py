@@ -11,7 +11,7 @@ from ..maskinversion.geometry import FITS
 from ..maskinversion.inverter import PRECISIONS
 from ..maskinversion.overlay import overlay
 from .convert import clip_vision_output, pair
-from .managed_clip import ManagedClip
+from .managed_clip import ManagedClip, memory_back
 from .progress import ProgressBar
 from .types import CATEGORY, ClipSocket, TokensSocket
 
@@ -117,9 +117,10 @@ class MaskInversion(io.ComfyNode):
         inverter = MaskInverter(managed.ready(), iterations, lr, alpha, layers, image_size or None, fit, precision)
         progress = Progress(cls.hidden.unique_id, len(pairs))
         encoded, tokens = [], []
-        for picture, masks in pairs:
-            encoded.append(managed.encode(inverter, picture))
-            tokens.append(inverter.invert(encoded[-1], masks, progress.of(picture)))
+        with memory_back():
+            for picture, masks in pairs:
+                encoded.append(managed.encode(inverter, picture))
+                tokens.append(inverter.invert(encoded[-1], masks, progress.of(picture)))
         maps = torch.cat([t.maps_for().to(image.device) for t in tokens])
         return io.NodeOutput(tokens, clip_vision_output(inverter.clip.model, encoded, tokens, region_hidden_states), maps)
 

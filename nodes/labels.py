@@ -37,5 +37,8 @@ class LabelRegions(io.ComfyNode):
             raise InputError(f"there are {len(image)} pictures; give one")
         picture = image[0, ..., :3]
         masks = resize(mask.reshape(-1, 1, *mask.shape[-2:]), tuple(picture.shape[:2]), "bilinear")[:, 0]
-        drawn = draw_labels(picture, masks, [line.strip() for line in labels.strip("\n").split("\n")])
+        lines = [line.strip() for line in labels.split("\n")]
+        if len(lines) == len(masks) + 1 and not lines[-1]:
+            lines.pop()  # what follows the last line break
+        drawn = draw_labels(picture, masks, lines)
         return io.NodeOutput(torch.stack([drawn]).to(image))

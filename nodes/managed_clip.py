@@ -2,7 +2,9 @@
 
 import hashlib
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import comfy.clip_vision
@@ -10,23 +12,22 @@ import comfy.model_management
 import comfy.model_patcher
 from torch import Tensor
 
-from ..maskinversion import Clip, EncodedImage, MaskInverter, load_clip
+from ..maskinversion import Clip, EncodedImage, MaskInverter, MemoryLimitError, load_clip
 
 KEPT = 2  # encoded pictures
 
-# Those of native models, which come without a place of ours; for as long as the model is in use.
-encoded_by: WeakKeyDictionary[comfy.clip_vision.ClipVisionModel, OrderedDict] = WeakKeyDictionary()
+# By the model that encoded them, for as long as it is in use; cleared when memory is short.
+encoded_by: WeakKeyDictionary[object, OrderedDict[tuple, EncodedImage]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
 class ManagedClip:
     """clip, and who moves its weights. casts: whether the model's parts fetch and cast their own weights when they are called,
-    as those of a native CLIP_VISION do, so that some of them may stay behind. recent: pictures encoded last."""
+    as those of a native CLIP_VISION do, so that some of them may stay behind."""
 
     clip: Clip
     patcher: comfy.model_patcher.ModelPatcher
     casts: bool = False
-    recent: OrderedDict[tuple, EncodedImage] = field(default_factory=OrderedDict)
 
     @classmethod
     def wrap(cls, clip: Clip) -> "ManagedClip":
@@ -40,9 +41,7 @@ class ManagedClip:
 
         Raises ModelError for a native model without an image-text space.
         """
-        if isinstance(given, cls):
-            return given
-        return cls(load_clip(given), given.patcher, casts=True, recent=encoded_by.setdefault(given, OrderedDict()))
+        return given if isinstance(given, cls) else cls(load_clip(given), given.patcher, casts=True)
 
     def ready(self) -> Clip:
         """The CLIP with its weights where they can be used; call it at the start of every execution."""
@@ -61,10 +60,23 @@ class ManagedClip:
             inverter.fit,
             inverter.precision,
         )
-        encoded = self.recent.pop(key, None)
+        recent = encoded_by.setdefault(self.clip.model, OrderedDict())
+        encoded = recent.pop(key, None)
         if encoded is None or encoded.entering.device != self.clip.device:
             encoded = inverter.encode(picture)
-        self.recent[key] = encoded
-        while len(self.recent) > KEPT:
-            self.recent.popitem(last=False)
+        recent[key] = encoded
+        while len(recent) > KEPT:
+            recent.popitem(last=False)
         return encoded
+
+
+@contextmanager
+def memory_back() -> Iterator[None]:
+    """When the memory was too small, unload everything, as ComfyUI does at such an error of its own, and what is kept here."""
+    try:
+        yield
+    except MemoryLimitError:
+        encoded_by.clear()
+        comfy.model_management.unload_all_models()
+        comfy.model_management.soft_empty_cache()
+        raise

@@ -1,14 +1,16 @@
 """Find the region that a phrase means."""
 
+import comfy.model_management
 import torch
 from comfy_api.latest import io, ui
 from server import PromptServer
 
 from ..maskinversion import InputError
+from ..maskinversion.operations import embeddings_of
 from ..maskinversion.tasks.refer import DEFAULT_TEMPLATE, refer
 from .managed_clip import ManagedClip
 from .types import CATEGORY, ClipSocket, TokensSocket
-from .words import WRITTEN, check_made_with, chosen_phrases, phrases_input
+from .words import check_made_with, phrases_input
 
 NONE = "(none left)"
 
@@ -25,7 +27,7 @@ class FindRegions(io.ComfyNode):
             inputs=[
                 TokensSocket.Input("tokens", tooltip="Of one picture's masks. In MaskInversion, alpha 5 keeps what is around."),
                 ClipSocket.Input("clip", tooltip="The CLIP that made the tokens."),
-                phrases_input(),
+                phrases_input("One a line."),
                 io.Boolean.Input(
                     "one_to_one",
                     default=False,
@@ -50,15 +52,16 @@ class FindRegions(io.ComfyNode):
     def execute(cls, tokens, clip: ManagedClip, phrases, one_to_one, template, mask=None) -> io.NodeOutput:
         ready = clip.ready()
         check_made_with(tokens, ready)
-        embeddings = torch.cat([t.embeddings for t in tokens])
+        embeddings = embeddings_of(tokens)
         if mask is None:
             if len({t.geometry.image_size for t in tokens}) > 1:
                 raise InputError("the tokens are of pictures of several sizes: connect the masks to choose from")
-            mask = torch.cat([t.maps_for() for t in tokens])
+            device = comfy.model_management.intermediate_device()
+            mask = torch.cat([t.maps_for().to(device) for t in tokens])
         mask = mask.reshape(-1, *mask.shape[-2:])
         if len(mask) != len(embeddings):
             raise InputError(f"there are {len(mask)} masks and {len(embeddings)} tokens: connect the masks that the tokens are of")
-        found = refer(embeddings, ready, chosen_phrases(phrases, WRITTEN, ready), template, one_to_one)
+        found = refer(embeddings, ready, phrases.splitlines(), template, one_to_one)
         regions = [region for region in found.region_of if region is not None]
         summary = "\n".join(
             f"{phrase}: {NONE if region is None else f'region {region + 1}'}"

@@ -7,18 +7,22 @@ from comfy_api.latest import io
 
 from ..maskinversion import Clip, InputError, LocalizedTokens
 from ..maskinversion.tasks.classify import NAMES
+from .model_files import stamp
 
 WRITTEN = "as written"
 LISTS = {"98 names of the bundled CLIP": "bundled", "1000 names of ImageNet": "imagenet"}
 
 
-def phrases_input() -> io.Input:
+OR_LISTED = "One a line. Empty: those of word_list or, with the bundled CLIP, all names that it knows."
+
+
+def phrases_input(tooltip: str = OR_LISTED) -> io.Input:
     return io.String.Input(
         "phrases",
         multiline=True,
         default="",
         placeholder="One phrase a line, such as: a red car",
-        tooltip="One a line. Empty: those of word_list or, with the bundled CLIP, all names that it knows.",
+        tooltip=tooltip,
     )
 
 
@@ -35,6 +39,11 @@ def list_input() -> io.Input:
 def text_files() -> list[str]:
     base = Path(folder_paths.get_input_directory())
     return [path.relative_to(base).as_posix() for path in sorted(base.rglob("*.txt"))]
+
+
+def list_stamp(word_list: str) -> tuple:
+    """Changes when a text file does."""
+    return stamp(Path(folder_paths.get_input_directory(), word_list))
 
 
 def chosen_phrases(phrases: str, word_list: str, clip: Clip) -> list[str]:

@@ -66,5 +66,5 @@ def test_tokens_of_another_clip_are_refused(decoder, zoo):
     _, tokens = zoo
     with pytest.raises(mi.InputError, match=r"not the CLIP that the bundled decoder was trained with.*the bundled CLIP"):
         decoder.generate([replace(tokens, fingerprint="0" * 16, model="ViT-64")], SETTINGS)
-    with pytest.raises(mi.ModelError, match="bundled-inpaint"):
+    with pytest.raises(mi.ModelError, match="the bundled one for painting"):
         decoder.inpaint([tokens], np.zeros((64, 64, 3), np.uint8), torch.ones(64, 64), SETTINGS)

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 pytest_plugins = ["comfy"]
@@ -65,6 +66,12 @@ def test_every_node_is_there_with_its_help(server):
 def test_the_workflows_are_offered_as_templates(server):
     offered = server.get("/workflow_templates")["maskinversion-pack"]
     assert sorted(offered) == sorted(path.stem for path in WORKFLOW.parent.glob("*.json"))
+
+
+@pytest.mark.parametrize("path", sorted(WORKFLOW.parent.glob("*.json")), ids=lambda path: path.stem)
+def test_every_template_has_a_card(path):
+    with Image.open(path.with_suffix(".jpg")) as card:
+        assert card.size == (540, 200)
 
 
 def test_the_workflow_has_the_nodes_own_defaults(graph, defaults):

@@ -82,3 +82,25 @@ def test_regions_carry_their_labels(server, graph):
 def test_help(server, name):
     assert server.get(f"/object_info/{name}")[name]["description"]
     assert len(server.fetch(f"/extensions/maskinversion-pack/docs/{name}.md")) > 200
+
+
+def test_a_word_list_that_was_edited_is_read_again(server, graph):
+    classify = node(graph, "MaskInversionClassify")
+    words = server.base / "input" / "edited.txt"
+    words.write_text("elephant\npenguin\n", encoding="utf-8")
+    server.get("/object_info/MaskInversionClassify")
+    graph[classify]["inputs"] |= {"phrases": "", "word_list": "edited.txt"}
+    first = server.submit(shown(graph, labels=[classify, 0]))
+    words.write_text("elephant\npenguin\nfox\n", encoding="utf-8")
+    second = server.submit(graph)
+    assert "fox" not in first.text("labels") and second.text("labels").split("\n") == ["elephant", "penguin", "fox"]
+
+
+@pytest.mark.parametrize("labels", ["\nb\nc", "a\n\nc", "a\nb\n", "a\nb\nc\n"])
+def test_any_region_may_stay_without_a_label(server, graph, labels):
+    example = node(graph, "MaskInversionExample")
+    inputs = {"image": [example, 0], "mask": [example, 1], "labels": labels}
+    graph["labelled"] = {"class_type": "MaskInversionLabels", "inputs": inputs}
+    graph["drawn"] = {"class_type": "PreviewImage", "inputs": {"images": ["labelled", 0]}}
+    kept = {name: graph[name] for name in ("labelled", "drawn", example)}
+    assert not server.submit(kept).error

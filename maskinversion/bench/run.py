@@ -234,16 +234,19 @@ def check(stored: Path) -> None:
     """
     try:
         rows = [row for row in json.loads(stored.read_text(encoding="utf-8")) if row["method"] in ("forward", "exact", "fast")]
+        settings = groups(rows, *SETTING, "masks")
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{stored} is not a bench.json ({error})") from error
     if not rows:
         raise InputError(f"{stored} has no encoder pass to compare with: measure with the methods forward, exact and fast")
     slower = []
-    for some in groups(rows, *SETTING, "masks").values():
+    for some in settings.values():
         before = {row["method"]: row["seconds"] for row in some}
+        if "forward" not in before:
+            raise InputError(f"{described(some[0])}: {stored} has no encoder pass to compare with")
         now = {row["method"]: measure(row, None) for row in some}
-        if "forward" not in before or None in now.values():
-            raise InputError(f"{described(some[0])}: there is no encoder pass to compare with, or it failed")
+        if None in now.values():
+            raise InputError(f"{described(some[0])}: this could not be measured here; see the message above")
         for method in before:
             if method != "forward":
                 stood, stands = before[method] / before["forward"], now[method]["seconds"] / now["forward"]["seconds"]

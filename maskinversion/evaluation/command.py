@@ -18,6 +18,7 @@ HELP = {
     "refcoco": "RefCOCO, RefCOCO+, RefCOCOg: masks and expressions of one picture, each way",
     "phrasecut": "PhraseCut: the same",
 }
+WHOLE_PICTURE = [fit for fit in FITS if fit != "crop"]  # which would leave some regions out
 ANNOTATIONS = {
     "coco": "instances_val2017.json or the like",
     "refcoco": "the instances.json that comes with the expressions",
@@ -35,7 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser, add_model: Callable[[argparse
             kind.add_argument("--split", help="val, testA, testB, test, ... (default: all)")
         kind.add_argument("--annotations", type=Path, required=True, help=ANNOTATIONS[name])
         kind.add_argument("--images", type=Path, required=True, help="folder of the pictures")
-        kind.add_argument("--out", type=Path, required=True, help="folder of the report; the same again goes on where it stopped")
+        kind.add_argument(
+            "--out", type=Path, default=Path("maskinversion-eval"),
+            help="folder of the report; the same again goes on where it stopped (default: %(default)s)",
+        )  # fmt: skip
         kind.add_argument("--limit", type=int, help="only so many pictures, drawn at random")
         kind.add_argument("--seed", type=int, default=0, help="of that draw (default: %(default)s)")
         kind.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD", help=", ".join(METHODS))
@@ -54,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser, add_model: Callable[[argparse
         several.add_argument("--layers", type=int, nargs="+", default=[1])
         several.add_argument("--loss", nargs="+", choices=list(OBJECTIVES), default=["dice"])
         several.add_argument("--image-size", type=int, nargs="+", default=[None], help="pixels that the model sees")
-        several.add_argument("--fit", nargs="+", choices=FITS, default=["stretch"])
+        several.add_argument("--fit", nargs="+", choices=WHOLE_PICTURE, default=["stretch"])
         kind.add_argument(
             "--mask-radius", type=float, default=Settings.mask_radius,
             help="to erode or dilate by, in parts of the square root of a mask's area (default: %(default)s)",

@@ -107,10 +107,10 @@ def read_refcoco(refs: Path, annotations: Path, images: Path, split: str | None 
     """
     content = read_instances(annotations)
     listed = read_json(refs) if refs.suffix == ".json" else read_plain_pickle(refs)
-    shapes = {annotation["id"]: annotation["segmentation"] for annotation in content["annotations"]}
-    pictures = {image["id"]: image for image in content["images"]}
     by_image = defaultdict(list)
     try:
+        shapes = {annotation["id"]: annotation["segmentation"] for annotation in content["annotations"]}
+        pictures = {image["id"]: image for image in content["images"]}
         splits = sorted({ref["split"] for ref in listed})
         for ref in listed:
             if split in (None, ref["split"]) or (split == "test" and ref["split"].startswith("test")):
@@ -122,7 +122,7 @@ def read_refcoco(refs: Path, annotations: Path, images: Path, split: str | None 
             image = pictures[key]
             path = first_existing(images, image["file_name"], f"{int(key):012d}.jpg")
             samples.append(Sample(str(key), path, tuple(regions), (image["height"], image["width"])))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{refs} and {annotations} do not belong together, or are not RefCOCO's ({error!r})") from error
     if not samples and split not in splits:
         raise InputError(f"{refs} has no split {split!r}; it has {', '.join(splits) or 'nothing'}")
@@ -169,7 +169,7 @@ def decode(shape: object, size: tuple[int, int]) -> np.ndarray:
     try:
         from pycocotools import mask
     except ImportError as error:
-        raise InputError("COCO's masks need pycocotools: pip install 'maskinversion[eval]'") from error
+        raise InputError("COCO's masks need pycocotools: pip install pycocotools") from error
     try:
         if isinstance(shape, list):
             polygons = [polygon for polygon in shape if len(polygon) >= 6]

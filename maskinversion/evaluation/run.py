@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ..clip import Clip
 from ..errors import InputError
+from ..geometry import FITS
 from ..inverter import MaskInverter
 from ..loading import load_clip
 from ..tasks.classify import DEFAULT_TEMPLATE as CLASS_TEMPLATE
@@ -77,6 +78,7 @@ class Settings:
             ("method", self.methods, METHODS),
             ("mask quality", self.mask_quality, QUALITIES),
             ("loss", self.loss, tuple(OBJECTIVES)),
+            ("fit that sees every region", self.fit, tuple(fit for fit in FITS if fit != "crop")),
         ):
             if unknown := [value for value in given if value not in known]:
                 raise InputError(f"there is no {what} {unknown[0]!r}; there are {', '.join(known)}")

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..clip import Clip
 from ..errors import InputError, ModelError, memory_advice
 from ..loading import BUNDLED, WEIGHT_SUFFIXES, best_device
-from ..operations import lengths, stack
+from ..operations import embeddings_of, lengths, stack
 from ..tokens import LocalizedTokens
 from .classify import classify
 
@@ -36,7 +36,7 @@ STOP = "."
 # The CLIP that the published checkpoints of each width were trained with, where it is a ViT, by its open_clip name.
 PUBLISHED_CLIPS = {512: "ViT-B-32/openai"}
 
-# (region, regions), region from 1, before it is captioned. It may raise to stop.
+# (regions captioned, of how many), from 0. It may raise to stop.
 Callback = Callable[[int, int], None]
 
 
@@ -196,15 +196,17 @@ class Captioner:
         else:
             tokens = stack([tokens] if isinstance(tokens, LocalizedTokens) else tokens)
             self.check(tokens)
-            embeddings = torch.cat([one.embeddings for one in tokens])
+            embeddings = embeddings_of(tokens)
         if self.normalize:
             embeddings = embeddings / lengths(embeddings)
         captions = []
-        for number, embedding in enumerate(embeddings, 1):
+        for number, embedding in enumerate(embeddings):
             if callback is not None:
                 callback(number, len(embeddings))
             with memory_advice(f"{decoding.count} captions with {self.name}", "take fewer beams, or fewer captions at once"):
                 captions.append(self._caption(embedding, decoding))
+        if callback is not None:
+            callback(len(embeddings), len(embeddings))
         return captions
 
     @torch.no_grad()
@@ -244,7 +246,9 @@ def sampling(decoding: Decoding) -> list:
         noise = torch.stack([torch.empty(scores.shape[1]).exponential_(generator=each) for each in generators])
         return scores.float() - noise.log().to(scores.device)
 
-    return LogitsProcessorList([TemperatureLogitsWarper(decoding.temperature), TopPLogitsWarper(decoding.top_p), draw])
+    return LogitsProcessorList(
+        [TemperatureLogitsWarper(float(decoding.temperature)), TopPLogitsWarper(float(decoding.top_p)), draw]
+    )
 
 
 def retrieve(
@@ -281,7 +285,7 @@ def load_captioner(
     file is missing, unreadable, or not a ClipCap; or when the extra package is missing.
     """
     if find_spec("transformers") is None:
-        raise ModelError("this needs the package transformers: pip install transformers, or pip install 'maskinversion[caption]'")
+        raise ModelError("this needs the package transformers: pip install transformers")
     path = BUNDLED_CAPTIONER if source == "bundled" else Path(source)
     name = "the bundled captioner" if source == "bundled" else path.name
     state = read_weights(path)
@@ -390,7 +394,7 @@ def load_tokenizer(source: str, words: int, name: str) -> object:
         # Not by name from transformers, which asks for nine files one after the other, minutes long without internet.
         folder = source if Path(source).is_dir() else snapshot_download(source, allow_patterns=list(TOKENIZER_FILES))
         tokenizer = GPT2TokenizerFast.from_pretrained(folder)
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # what tokenizers raises at a damaged file is no other kind
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
             f"GPT-2's tokenizer could not be loaded from {source} ({reason}): put its {' and '.join(TOKENIZER_FILES)} beside the "

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..errors import InputError, ModelError, memory_advice
 from ..geometry import as_masks, as_pixels, resize
 from ..loading import BUNDLED, load_clip
-from ..operations import check_same_clip
+from ..operations import check_same_clip, embeddings_of
 from ..tokens import LocalizedTokens
 
 KANDINSKY = ("KandinskyV22Pipeline", "KandinskyV22InpaintPipeline")
@@ -120,7 +120,7 @@ class Decoder:
 
         if self.kind not in INPAINTS:
             advice = (
-                "bundled-inpaint or kandinsky-community/kandinsky-2-2-decoder-inpaint"
+                "the bundled one for painting, or kandinsky-community/kandinsky-2-2-decoder-inpaint"
                 if self.kind in KANDINSKY
                 else "an inpainting model"
             )
@@ -242,7 +242,7 @@ class Decoder:
     ) -> Iterator[Tensor]:
         """One picture [h, w, 3] after the other, so that each depends on its own seed only."""
         self.check(tokens)
-        embeddings = torch.cat([one.embeddings for one in tokens])
+        embeddings = embeddings_of(tokens)
         against = self.against(negative, tokens).to(embeddings)
         if self.kind not in (*KANDINSKY, UNCLIP):
             pipeline.set_ip_adapter_scale(settings.adapter_scale)
@@ -327,12 +327,14 @@ def load_decoder(
 
     for package in ("transformers", *(["accelerate"] if offload else [])):
         if find_spec(package) is None:
-            raise ModelError(f"this needs the package {package}: pip install {package}, or pip install 'maskinversion[diffusion]'")
+            raise ModelError(f"this needs the package {package}: pip install {package}")
 
     name = str(source)
     source = str(BUNDLED_DECODERS.get(name, source))
     folder = Path(source)
     if name in BUNDLED_DECODERS:
+        if not folder.is_dir():
+            raise ModelError(f"{folder} is missing: this copy of the library came without its bundled models; install it again")
         name = f"the {name} decoder"
     elif folder.is_dir():
         name = folder.name
