@@ -101,10 +101,9 @@ def cards() -> None:
     into = overlay(zoo, tokens.maps_for()[0], hole, 0.0)
     card("region_into_another_picture_offline", [outlined, into, painted], ["from here", "into here", "painted"])
 
-    street, pixels, found = seen("street")
-    labels = [phrase for phrase, _ in classify(found.embeddings, clip, bundled_classes()).best]
-    bicycle = overlay(pixels, street.masks[1], street.masks[1], 0.5)
-    card("name_and_find_regions", [draw_labels(pixels, street.masks, labels), bicycle], ["every region named", '"a bicycle"'])
+    labels = [phrase for phrase, _ in classify(tokens.embeddings, clip, bundled_classes()).best]
+    penguin = overlay(zoo, example.masks[1], example.masks[1], 0.5)
+    card("name_and_find_regions", [draw_labels(zoo, example.masks, labels), penguin], ["every region named", '"a penguin"'])
 
     maps = [overlay(breakfast, heat, mask) for heat, mask in zip(taken.maps_for(), other.masks, strict=True)]
     card("caption_a_region", maps, [caption for (caption,) in load_captioner("bundled").caption(taken)])

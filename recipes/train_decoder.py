@@ -17,6 +17,7 @@ trained, and the scheduler (DDIM) does not read it.
 """
 
 import argparse
+import json
 import logging
 import sys
 import time
@@ -34,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import maskinversion as mi
 from maskinversion.loading import BUNDLED
 from maskinversion.operations import nothing
+from maskinversion.tasks.diffusion import ABOUT
 
 log = logging.getLogger("train_decoder")
 SIDE = 64  # pixels, of the pictures that the decoder makes
@@ -308,10 +310,10 @@ def export(args: argparse.Namespace) -> None:
     ):
         model = unet(channels, data["whole"].shape[1])
         model.load_state_dict(trained(name))
-        # Kept in the pipeline's own files, so that a token of another CLIP is refused (maskinversion/tasks/diffusion.py).
-        model.register_to_config(clip_fingerprint=clip.fingerprint)
         pipeline = kind(unet=model.half(), scheduler=diffusers.DDIMScheduler(**SCHEDULE), movq=movq.half())
         pipeline.save_pretrained(BUNDLED / folder)
+        about = {"clip": "the bundled CLIP", "clip_fingerprint": clip.fingerprint}  # a token of another CLIP is refused
+        (BUNDLED / folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         files = [file for file in (BUNDLED / folder).rglob("*") if file.is_file()]
         print(f"{BUNDLED / folder}: {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
 

@@ -6,6 +6,7 @@ embedding, `image_embeds` or `ip_adapter_image_embeds`. diffusers is imported wh
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ INPAINTS = {
     "StableDiffusionXLPipeline": "StableDiffusionXLInpaintPipeline",
     "StableDiffusionXLInpaintPipeline": "StableDiffusionXLInpaintPipeline",
 }
+ABOUT = "clip.json"  # in a pipeline's folder: which CLIP it was trained with
 BUNDLED_DECODERS = {"bundled": BUNDLED / "decoder", "bundled-inpaint": BUNDLED / "decoder-inpaint"}
 LESS = "make it smaller, load the pipeline with offload, or in float16"
 SUPPORTED = sorted({*GENERATES, *INPAINTS})
@@ -77,12 +79,15 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Decoder:
-    """What `load_decoder` returns. name: where it came from. width: of the embeddings that it takes. offload: see there."""
+    """What `load_decoder` returns. name: where it came from. width: of the embeddings that it takes. offload: see there.
+    trained_with: the fingerprint of the CLIP that it was trained with, where its folder says so.
+    """
 
     name: str
     pipeline: object
     width: int
     offload: torch.device | None = None
+    trained_with: str | None = None
 
     @property
     def kind(self) -> str:
@@ -96,9 +101,8 @@ class Decoder:
     @cached_property
     def fingerprint(self) -> str | None:
         """Of the CLIP that the pipeline was trained with, where it says so or carries it in a precision that tells."""
-        told = self.pipeline.unet.config.get("clip_fingerprint")
-        if told is not None:
-            return told
+        if self.trained_with is not None:
+            return self.trained_with
         encoder = getattr(self.pipeline, "image_encoder", None)
         return None if encoder is None or encoder.dtype == torch.bfloat16 else load_clip(encoder).fingerprint
 
@@ -357,7 +361,8 @@ def load_decoder(
         width = add_adapter(pipeline, Path(adapter), name)
         name = f"{name} + {Path(adapter).stem}"
     pipeline.to("cpu" if offload else device, silence_dtype_warnings=True)
-    return Decoder(name, pipeline, width, torch.device(offload) if offload else None)
+    about = json.loads((folder / ABOUT).read_text(encoding="utf-8")) if (folder / ABOUT).is_file() else {}
+    return Decoder(name, pipeline, width, torch.device(offload) if offload else None, about.get("clip_fingerprint"))
 
 
 def add_adapter(pipeline: object, file: Path, name: str) -> int:
