@@ -219,7 +219,7 @@ def test_a_tokenizer_that_is_not_there_or_of_another_model(tmp_path, files, monk
 
 def test_without_transformers_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr("maskinversion.tasks.caption.find_spec", lambda name: None)
-    with pytest.raises(mi.ModelError, match=r"maskinversion\[caption\]"):
+    with pytest.raises(mi.ModelError, match="pip install transformers"):
         load_captioner()
 
 
@@ -316,7 +316,7 @@ def test_a_callback_can_stop_it(captioner, embeddings):
 
     with pytest.raises(KeyboardInterrupt):
         captioner.caption(embeddings, callback=stop)
-    assert seen == [(1, 3), (2, 3)]
+    assert seen == [(0, 3), (1, 3), (2, 3)]
 
 
 def test_the_best_of_a_list(bundled):
@@ -332,7 +332,6 @@ def test_the_best_of_a_list(bundled):
         retrieve(embeddings, bundled, [" "])
 
 
-@pytest.mark.skipif(not BUNDLED_CAPTIONER.is_file(), reason="the bundled captioner is not trained yet")
 def test_the_bundled_captioner_names_the_objects_of_the_example_scenes(bundled):
     captioner, inverter = load_captioner(device="cpu"), mi.MaskInverter(bundled)
     assert captioner.fingerprint == bundled.fingerprint

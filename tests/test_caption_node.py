@@ -8,8 +8,6 @@ import torch
 from test_caption import checkpoint, write
 from test_nodes import inversion, node
 
-from maskinversion.tasks.caption import BUNDLED_CAPTIONER
-
 pytest_plugins = ["comfy"]
 
 WORKFLOW = Path(__file__).parents[1] / "workflows" / "caption_a_region.json"
@@ -133,7 +131,6 @@ def test_the_workflow_asks_only_for_what_is_there(server):
     assert WORKFLOW.with_suffix(".jpg").is_file()
 
 
-@pytest.mark.skipif(not BUNDLED_CAPTIONER.is_file(), reason="the bundled captioner is not trained yet")
 def test_the_workflow_captions_every_region_of_the_scene(server):
     graph = server.read(WORKFLOW)
     graph["captions"] = {"class_type": "PreviewAny", "inputs": {"source": [node(graph, "MaskInversionCaption"), 0]}}
