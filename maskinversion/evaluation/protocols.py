@@ -96,4 +96,5 @@ def wilson(hits: np.ndarray, z: float = 1.96, groups: np.ndarray | None = None) 
         elif p in (0, 1):
             n = count
     middle, half = (p + z * z / (2 * n)), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return p, float((middle - half) / (1 + z * z / n)), float((middle + half) / (1 + z * z / n))
+    low, high = ((middle + way * half) / (1 + z * z / n) for way in (-1, 1))
+    return p, max(float(low), 0.0), min(float(high), 1.0)
