@@ -89,12 +89,11 @@ def cards() -> None:
         return example, as_pixels(example.image)[0].permute(1, 2, 0), inverter.invert(inverter.encode(example.image), example.masks)
 
     example, zoo, tokens = seen("zoo")
-    settings = Settings(steps=25, count=2)
-    made = load_decoder("bundled").generate(pick([tokens], [0]), settings, [nothing(clip)])
-    outlined = overlay(zoo, tokens.maps_for()[0], example.masks[0], 0.0)
+    other, breakfast, taken = seen("breakfast")
+    made = load_decoder("bundled").generate(pick([taken], [2]), Settings(steps=25, count=2), [nothing(clip)])
+    outlined = overlay(breakfast, taken.maps_for()[2], other.masks[2], 0.0)
     card("picture_of_a_region", [outlined, *made], ["a mask", "pictures of", "what is in it"])
 
-    other, breakfast, taken = seen("breakfast")
     hole = torch.nn.functional.max_pool2d(example.masks[:1], 17, stride=1, padding=8)[0]
     painted = load_decoder("bundled-inpaint").inpaint(pick([taken], [0]), zoo, hole, Settings(steps=25), 8, [nothing(clip)])[0]
     outlined = overlay(breakfast, taken.maps_for()[0], other.masks[0], 0.0)
@@ -106,7 +105,8 @@ def cards() -> None:
     card("name_and_find_regions", [draw_labels(zoo, example.masks, labels), penguin], ["every region named", '"a penguin"'])
 
     maps = [overlay(breakfast, heat, mask) for heat, mask in zip(taken.maps_for(), other.masks, strict=True)]
-    card("caption_a_region", maps, [caption for (caption,) in load_captioner("bundled").caption(taken)])
+    captions = [caption if len(caption) < 24 else f"{caption[:22]}…" for (caption,) in load_captioner("bundled").caption(taken)]
+    card("caption_a_region", maps, captions)
 
 
 def main() -> None:
