@@ -93,6 +93,8 @@ def train(args: argparse.Namespace) -> None:
     data = np.load(EMBEDDINGS)
     embeddings = F.normalize(torch.from_numpy(data["embeddings"]), dim=1)
     classes, names = data["classes"], [str(name) for name in data["names"]]
+    few = (classes >= 0).sum(1) <= args.objects
+    embeddings, classes = embeddings[few], classes[few]
     tokenizer = make_words(names)
     width = embeddings.shape[1]
     torch.manual_seed(args.seed)
@@ -129,6 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("embed", "train", "export"))
     parser.add_argument("--count", type=int, default=40_000, help="of scenes to draw")
+    parser.add_argument("--objects", type=int, default=1, help="most, in the scenes that it is trained on")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1e-3)
