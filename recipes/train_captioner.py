@@ -4,10 +4,12 @@
     python recipes/train_captioner.py train             # resumes from what it left in recipes/build
     python recipes/train_captioner.py export            # writes maskinversion/bundled/captioner
 
-It sees image embeddings of the bundled CLIP only, never a token of MaskInversion: of scenes of one to four objects, of the trained
-styles and kinds, divided by their length, with noise. Captions name the objects in any order ("a cat and a rocket.") and nothing
-else: from an embedding of this CLIP no more than a third of the variance of the background's colour can be read. The vocabulary is
-a byte pair encoding of these captions. Unlike a published ClipCap, whose GPT-2 has read the web, this one knows no other words.
+It sees image embeddings of the bundled CLIP only, never a token of MaskInversion: of scenes of one object, of the trained styles
+and kinds, divided by their length, with noise. (Trained on scenes of up to four, it took what a token keeps of its surroundings for
+more objects, and named two to four of them; `--objects 4` does that.) Captions name the objects in any order ("a cat and an owl.")
+and nothing else: from an embedding of this CLIP no more than a third of the variance of the background's colour can be read. The
+vocabulary is a byte pair encoding of these captions. Unlike a published ClipCap, whose GPT-2 has read the web, this one knows no
+other words.
 
 --bf16 pays where train_clip.py says so.
 """
@@ -132,10 +134,10 @@ def main() -> None:
     parser.add_argument("what", choices=("embed", "train", "export"))
     parser.add_argument("--count", type=int, default=40_000, help="of scenes to draw")
     parser.add_argument("--objects", type=int, default=1, help="most, in the scenes that it is trained on")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--noise", type=float, default=0.4, help="most that is added to an embedding, as a part of its length")
+    parser.add_argument("--noise", type=float, default=1.0, help="most that is added to an embedding, as a part of its length")
     parser.add_argument("--bf16", action="store_true", help="see above")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
