@@ -159,6 +159,15 @@ def invert_files(inverter: MaskInverter, image: Path, masks: list[Path]) -> tupl
     return picture, opened, inverter.invert(inverter.encode(picture), opened)
 
 
+def saved_tokens(args: argparse.Namespace) -> LocalizedTokens | None:
+    """What `invert` wrote, where that was given instead of a picture and masks. Raises InputError for neither."""
+    if args.image.suffix == ".safetensors":
+        return LocalizedTokens.load(args.image)
+    if not args.mask:
+        raise InputError("give the region of the picture with --mask, or a tokens.safetensors instead of a picture")
+    return None
+
+
 def save_overlays(picture: Image.Image, masks: list[Image.Image], tokens: LocalizedTokens, out: Path) -> list[Path]:
     """One PNG per region: the map over the picture and the outline of the mask."""
     out.mkdir(parents=True, exist_ok=True)
@@ -190,14 +199,11 @@ def run_classify(args: argparse.Namespace) -> None:
     if args.list or (not phrases and args.clip == "bundled"):
         phrases += NAMES[args.list or "bundled"]()
     inverter = make_inverter(args)
-    if args.image.suffix == ".safetensors":
-        tokens = LocalizedTokens.load(args.image)
-        if tokens.fingerprint != inverter.clip.fingerprint:
-            raise InputError(f"{args.image} was made with {tokens.model}, not with {inverter.clip.name}: give that one as --clip")
-    elif args.mask:
+    tokens = saved_tokens(args)
+    if tokens is None:
         tokens = invert_files(inverter, args.image, args.mask)[2]
-    else:
-        raise InputError("give the region of the picture with --mask, or a tokens.safetensors instead of a picture")
+    elif tokens.fingerprint != inverter.clip.fingerprint:
+        raise InputError(f"{args.image} was made with {tokens.model}, not with {inverter.clip.name}: give that one as --clip")
     templates = [template for given in args.template or [DEFAULT_TEMPLATE] for template in TEMPLATES.get(given, [given])]
     print_classification(tokens.embeddings, inverter, phrases, templates, args.top, args.json)
 
@@ -218,12 +224,9 @@ def print_classification(embeddings, inverter, phrases, template=DEFAULT_TEMPLAT
 def run_caption(args: argparse.Namespace) -> None:
     decoding = Decoding(args.how, args.count, args.beams, args.temperature, args.top_p, args.length, args.seed)
     captioner = load_captioner(args.captioner, args.tokenizer, args.device)
-    if args.image.suffix == ".safetensors":
-        tokens = LocalizedTokens.load(args.image)
-    elif args.mask:
+    tokens = saved_tokens(args)
+    if tokens is None:
         tokens = invert_files(make_inverter(args), args.image, args.mask)[2]
-    else:
-        raise InputError("give the region of the picture with --mask, or a tokens.safetensors instead of a picture")
     for number, texts in enumerate(captioner.caption(tokens, decoding)):
         print(f"region {number}: {' | '.join(texts)}")
 

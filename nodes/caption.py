@@ -8,15 +8,14 @@ from weakref import WeakValueDictionary
 
 import comfy.model_management
 import comfy.model_patcher
-from comfy_api.latest import io, ui
-from server import PromptServer
+from comfy_api.latest import io
 
 from ..maskinversion.loading import WEIGHT_SUFFIXES
 from ..maskinversion.operations import embeddings_of
 from ..maskinversion.tasks.caption import BUNDLED_CAPTIONER, TOKENIZER_FILES, Captioner, Decoding, load_captioner, retrieve
 from .managed_clip import ManagedClip
 from .model_files import NOTHING_FOUND, every_file, located, relative, stamp
-from .progress import counter
+from .progress import counter, with_text
 from .types import CATEGORY, CaptionerSocket, ClipSocket, TokensSocket
 from .words import WRITTEN, check_made_with, chosen_phrases, list_input, list_stamp, phrases_input
 
@@ -189,8 +188,7 @@ def sampling_inputs() -> list[io.Input]:
 
 def shown(captions: list[list[str]], on_node: list[list[str]], node: str) -> io.NodeOutput:
     summary = "\n".join(f"region {number}: {' | '.join(texts)}" for number, texts in enumerate(on_node, 1))
-    PromptServer.instance.send_progress_text(summary, node)  # the page shows `ui` text on its own nodes only
-    return io.NodeOutput("\n".join(text for texts in captions for text in texts), ui=ui.PreviewText(summary))
+    return with_text(summary, node, "\n".join(text for texts in captions for text in texts))
 
 
 def chosen(source: dict) -> str:

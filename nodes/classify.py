@@ -1,12 +1,11 @@
 """Name regions."""
 
-from comfy_api.latest import io, ui
-from server import PromptServer
+from comfy_api.latest import io
 
 from ..maskinversion.operations import embeddings_of
 from ..maskinversion.tasks.classify import DEFAULT_TEMPLATE, TEMPLATES, classify
 from .managed_clip import ManagedClip
-from .progress import counter
+from .progress import counter, with_text
 from .types import CATEGORY, ClipSocket, TokensSocket
 from .words import WRITTEN, check_made_with, chosen_phrases, list_input, list_stamp, phrases_input
 
@@ -73,6 +72,4 @@ class ClassifyRegion(io.ComfyNode):
                 for i, p in zip(row, p_row, strict=True)
             ]
         labels = "\n".join(phrase for phrase, _ in found.best)
-        summary = "\n".join(shown)
-        PromptServer.instance.send_progress_text(summary, cls.hidden.unique_id)  # the page shows `ui` text on its own nodes only
-        return io.NodeOutput(labels, "\n".join(rows), ui=ui.PreviewText(summary))
+        return with_text("\n".join(shown), cls.hidden.unique_id, labels, "\n".join(rows))

@@ -1,11 +1,12 @@
-"""The progress bar of a node."""
+"""What a node shows while it runs, and after."""
 
 import time
 from collections.abc import Callable
 
 import comfy.model_management
-from comfy_api.latest import ComfyAPISync
+from comfy_api.latest import ComfyAPISync, io, ui
 from PIL import Image
+from server import PromptServer
 
 PREVIEW_SECONDS = 0.2
 
@@ -37,3 +38,9 @@ def counter(node: str) -> Callable[[int, int], None]:
         api.execution.set_progress(done, total, node_id=node)
 
     return step
+
+
+def with_text(text: str, node: str, *values: object) -> io.NodeOutput:
+    """A node's outputs, with a text shown on it."""
+    PromptServer.instance.send_progress_text(text, node)  # the page shows `ui` text on its own nodes only
+    return io.NodeOutput(*values, ui=ui.PreviewText(text))

@@ -2,13 +2,13 @@
 
 import comfy.model_management
 import torch
-from comfy_api.latest import io, ui
-from server import PromptServer
+from comfy_api.latest import io
 
 from ..maskinversion import InputError
 from ..maskinversion.operations import embeddings_of
 from ..maskinversion.tasks.refer import DEFAULT_TEMPLATE, refer
 from .managed_clip import ManagedClip
+from .progress import with_text
 from .types import CATEGORY, ClipSocket, TokensSocket
 from .words import check_made_with, phrases_input
 
@@ -73,6 +73,5 @@ class FindRegions(io.ComfyNode):
             for region, row in enumerate(found.similarities.tolist())
             for phrase, cosine in zip(found.phrases, row, strict=True)
         )
-        PromptServer.instance.send_progress_text(summary, cls.hidden.unique_id)  # the page shows `ui` text on its own nodes only
         numbers = ", ".join(map(str, regions))
-        return io.NodeOutput(mask[regions], numbers, of_regions, scores, ui=ui.PreviewText(summary))
+        return with_text(summary, cls.hidden.unique_id, mask[regions], numbers, of_regions, scores)

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from ..errors import InputError, MaskInversionError
+from ..plots import pyplot
 
 METHODS = ("forward", "exact", "fast", "explicit_decomposition", "shared_autograd", "reference")
 LAST_LAYER_ONLY = ("explicit_decomposition", "shared_autograd")
@@ -154,18 +155,6 @@ def table(rows: list[dict]) -> str:
         if any(cells):
             lines.append(f"| *{ours}: times faster than {baseline.replace('_', ' ')}* | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def pyplot():
-    """Raises InputError without matplotlib."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise InputError("the plot needs matplotlib: pip install matplotlib") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as drawn
-
-    return drawn
 
 
 def plot(rows: list[dict], path: Path) -> None:

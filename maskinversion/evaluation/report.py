@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..plots import pyplot
 from .protocols import wilson
 
 METRICS = {
@@ -17,6 +18,7 @@ METRICS = {
     "region": ("phrase to mask", "the region that an expression means is the nearest of those in its picture"),
     "assigned": ("one to one", "an expression and its region are put together when all are assigned one to one"),
 }
+SHOWN = ("iterations", "lr", "alpha", "layers", "loss", "precision")
 MAIN = ("acc1", "phrase")  # one hit for each region, so it can be told by what the regions are like
 # Groups of regions, each by its line, from..to (to excluded), and how it is called.
 GROUPS: dict[str, tuple[Callable[[dict], list], list[tuple[float, float, str]]]] = {
@@ -156,25 +158,15 @@ def markdown(content: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-SHOWN = ("iterations", "lr", "alpha", "layers", "loss", "precision")
-
-
 def plot(content: dict, path: Path) -> None:
     """Every row's metrics with their intervals. Raises InputError without matplotlib."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise InputError("the plot needs matplotlib: pip install matplotlib") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     rows = content["rows"]
     names = varying(rows)
     metrics = [metric for metric in METRICS if any(metric in row["metrics"] for row in rows)]
     if not metrics:
         return
     size = (3.2 + 2.6 * len(metrics), 1.2 + 0.3 * len(rows))
-    figure, panels = pyplot.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    figure, panels = pyplot().subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False, layout="constrained")
     for axes, metric in zip(panels[0], metrics, strict=True):
         for height, row in enumerate(rows):
             if found := row["metrics"].get(metric):
@@ -188,4 +180,4 @@ def plot(content: dict, path: Path) -> None:
     panels[0][0].invert_yaxis()
     figure.suptitle(f"{content['name']}, {content['clip']}", fontsize=10)
     figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    pyplot().close(figure)

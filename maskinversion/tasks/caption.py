@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..clip import Clip
 from ..errors import InputError, ModelError, memory_advice
 from ..loading import BUNDLED, WEIGHT_SUFFIXES, best_device
-from ..operations import embeddings_of, lengths, stack
+from ..operations import check_made_for, embeddings_of, lengths, stack
 from ..tokens import LocalizedTokens
 from .classify import classify
 
@@ -160,18 +160,7 @@ class Captioner:
 
     def check(self, tokens: Sequence[LocalizedTokens]) -> None:
         """Raises InputError for tokens that this captioner does not understand, naming both models and the one to load."""
-        load = f"make the tokens with {self.clip or 'the CLIP that it was trained with'}"
-        for one in tokens:
-            if one.embeddings.shape[1] != self.width:
-                raise InputError(
-                    f"the tokens are of {one.model} and have {one.embeddings.shape[1]} numbers each, but {self.name} takes "
-                    f"{self.width}: {load}"
-                )
-            if self.fingerprint not in (None, one.fingerprint):
-                raise InputError(
-                    f"the tokens are of {one.model}, which is not the CLIP that {self.name} was trained with, though as wide "
-                    f"({self.width}): {load}"
-                )
+        check_made_for(tokens, self.name, self.width, self.fingerprint, self.clip)
 
     def caption(
         self,

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..errors import InputError, ModelError, memory_advice
 from ..geometry import as_masks, as_pixels, resize
 from ..loading import BUNDLED, load_clip
-from ..operations import check_same_clip, embeddings_of
+from ..operations import check_made_for, check_same_clip, embeddings_of
 from ..tokens import LocalizedTokens
 
 KANDINSKY = ("KandinskyV22Pipeline", "KandinskyV22InpaintPipeline")
@@ -218,20 +218,7 @@ class Decoder:
 
     def check(self, tokens: Sequence[LocalizedTokens]) -> None:
         """Raises InputError for tokens that this pipeline does not understand, naming both models and the one to load."""
-        usual = USUAL_CLIPS.get(self.width)
-        load = f"make the tokens with {usual}" if usual else "make the tokens with the CLIP that it was trained with"
-        for one in tokens:
-            check_same_clip(tokens[0], one)
-            if one.embeddings.shape[1] != self.width:
-                raise InputError(
-                    f"the tokens are of {one.model} and have {one.embeddings.shape[1]} numbers each, but {self.name} takes "
-                    f"{self.width}: {load}"
-                )
-            if self.fingerprint not in (None, one.fingerprint):
-                raise InputError(
-                    f"the tokens are of {one.model}, which is not the CLIP that {self.name} was trained with, though as wide "
-                    f"({self.width}): {load}"
-                )
+        check_made_for(tokens, self.name, self.width, self.fingerprint, USUAL_CLIPS.get(self.width))
 
     @torch.no_grad()
     def _run(
