@@ -98,7 +98,7 @@ def test_a_file_that_is_replaced_is_read_anew(server, tokens, files):
 
 
 def test_an_interrupt_stops_it_between_two_regions(server, tokens):
-    tokens["mask"]["inputs"]["count"] = 16
+    tokens["mask"]["inputs"]["count"] = 200  # a caption is short, so there must be many to be in the middle of
     graph = captioning(tokens, decoding="greedy")
     expected = server.submit(graph).text("captions")  # the tokens are there
     prompt = server.queue(captioning(tokens, length=44, **SAMPLE, **{"decoding.count": 64, "decoding.seed": 1}))
