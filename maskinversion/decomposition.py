@@ -27,8 +27,6 @@ from torch import Tensor
 
 from .pieces import Piece, pull_through, push_through
 
-# Masks are worked on in chunks whose intermediate arrays stay below this.
-CHUNK_BYTES = 128 * 2**20
 TABLE_BYTES = 320 * 2**20  # what a TabulatedMap may take
 # Multiply-adds that take as long as reading one number from memory: about 20 was measured on a server's CPU (products of 1, 13,
 # 40 and 100 rows with a table of 310 MB), and a GPU's ratio of arithmetic to bandwidth is of the same order.
@@ -77,14 +75,31 @@ class Head:
     bias: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class WorkingSet:
+    """Bytes of the intermediate arrays: masks are worked on in chunks below `wide`, and those in parts below `narrow`."""
+
+    wide: int
+    narrow: int
+
+    @classmethod
+    def of(cls, device: torch.device) -> "WorkingSet":
+        """A processor's parts stay in its cache, and larger chunks would be new pages from the system at every step."""
+        return cls(32 * 2**20, 8 * 2**20) if device.type == "cpu" else cls(128 * 2**20, 128 * 2**20)
+
+
 class LayerMap(ABC):
     """The map of one layer for a fixed image, a rectified linear function of the unit token e.
 
-    bytes_per_mask: about what one step on one mask holds at once. forming: multiply-adds that it took to make this map of an
-    image's tokens. step_products: multiply-adds of one step of one mask.
+    In two stages, with a transpose each: `queries` and `gather` do the large products, for many masks at once; `relevance` and
+    `transpose` the many small ones, for as many masks as the cache holds.
+
+    wide, narrow: about the bytes that one mask takes in the first stage and in the second. forming: multiply-adds that it took to
+    make this map of an image's tokens. step_products: multiply-adds of one step of one mask.
     """
 
-    bytes_per_mask: int
+    wide: int
+    narrow: int
     forming: int
     step_products: int
 
@@ -92,47 +107,48 @@ class LayerMap(ABC):
         """From now on do the large products, if there are any, at this precision. Sums, the map and the loss keep theirs."""
 
     @abstractmethod
-    def relevance(self, direction: Tensor) -> tuple[Tensor, Tensor]:
-        """R(e) of unit tokens [M, D]: relevance [M, P], and the rectified gradient that `transpose` takes."""
+    def queries(self, direction: Tensor) -> Tensor:
+        """U(e) [M, ...] of unit tokens [M, D]: what meets the image, linear in the token."""
+
+    @abstractmethod
+    def relevance(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Relevance [M, P], and the rectified gradient that `transpose` takes."""
 
     @abstractmethod
     def transpose(self, gradient: Tensor, rectified: Tensor) -> Tensor:
-        """Gradient [M, D] with respect to the unit tokens, of dloss/drelevance [M, P]. Overwrites `rectified`."""
+        """Gradient with respect to the queries, of dloss/drelevance [M, P]. Overwrites `rectified`."""
+
+    @abstractmethod
+    def gather(self, du: Tensor) -> Tensor:
+        """Gradient [M, D] with respect to the unit tokens, of that with respect to the queries."""
 
 
 class SelfAttentionMap(LayerMap):
     """relevance[j] = mean over heads and query rows i of max(dscore/dA[i, j], 0)   (LeGrad, equation 8)
 
-    values [N, h, d_h]: the rows that the attention mixes.
+    values [N, h, d_h]: the rows that the attention mixes. Queries are [M, h, N, d_h].
     """
 
     def __init__(self, values: Tensor, prefix: int):
         self.prefix, self.tokens = prefix, len(values)
         self.heads, self.head_width = values.shape[1:]
         self.values = values.transpose(0, 1).contiguous()  # [h, N, d_h]
+        self.narrow = self.heads * self.tokens**2 * values.element_size()
 
     @property
     def value_products(self) -> int:
         """Multiply-adds of U(e) with the values, for one mask."""
         return self.heads * self.tokens * (self.tokens - self.prefix) * self.head_width
 
-    @abstractmethod
-    def queries(self, direction: Tensor) -> Tensor:
-        """U(e) [M, N, h * d_h] of unit tokens [M, D]."""
-
-    @abstractmethod
-    def gather(self, du: Tensor) -> Tensor:
-        """The transpose of `queries`: [M, N, h * d_h] to [M, D]."""
-
-    def relevance(self, direction: Tensor) -> tuple[Tensor, Tensor]:
-        u = self.queries(direction).unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
-        rectified = (u @ self.values[:, self.prefix :].mT).relu_()  # [M, h, N, P]
-        return rectified.sum((1, 2)) / (self.heads * self.tokens), rectified
+    def relevance(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        by_head = queries.transpose(0, 1).flatten(1, 2)  # one product a head for all masks
+        rectified = (by_head @ self.values[:, self.prefix :].mT).relu_().unflatten(1, (len(queries), -1))  # [h, M, N, P]
+        return rectified.sum(2).sum(0) / (self.heads * self.tokens), rectified
 
     def transpose(self, gradient: Tensor, rectified: Tensor) -> Tensor:
-        active = rectified.sign_()
-        weighted = gradient[:, None, :, None] * self.values[:, self.prefix :] / (self.heads * self.tokens)
-        return self.gather((active @ weighted).transpose(1, 2).flatten(2))
+        by_score = rectified.sign_().mul_(gradient[:, None] / (self.heads * self.tokens))
+        du = by_score.flatten(1, 2) @ self.values[:, self.prefix :]
+        return du.unflatten(1, rectified.shape[1:3]).transpose(0, 1)
 
 
 class DirectMap(SelfAttentionMap):
@@ -162,10 +178,14 @@ class DirectMap(SelfAttentionMap):
         """The transpose of `pull`: [M, N, h * d_h] to [M, d]."""
 
     def queries(self, direction: Tensor) -> Tensor:
-        return self.pull(direction @ self.seed.T)
+        return self.by_head(self.pull(direction @ self.seed.T))
+
+    def by_head(self, u: Tensor) -> Tensor:
+        """[M, N, h * d_h] as [M, h, N, d_h]."""
+        return u.unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
 
     def gather(self, du: Tensor) -> Tensor:
-        return self.push(du) @ self.seed
+        return self.push(du.transpose(1, 2).flatten(2)) @ self.seed
 
 
 class BlockMap(DirectMap):
@@ -185,7 +205,7 @@ class BlockMap(DirectMap):
         pooled = y.mean(0) + F.linear(active.mean(0), *block.contract)
 
         # W1^T, the norm's weight and W_O fold into one matrix; the norm's two corrections have rank one each.
-        self.folded = scaled @ block.output  # [m, h * d_h]
+        self.folded = block.output.T @ scaled.T  # [h * d_h, m]
         self.mean_weight = self.slope * scaled.mean(1)  # [N, m]: its product with W2^T g is mean(c_i)
         self.corr_weight = self.slope * varying / width  # [N, m]: ... mean(c_i * normal_i)
         self.mean_row = block.output.sum(0)  # [h * d_h]
@@ -193,9 +213,8 @@ class BlockMap(DirectMap):
         super().__init__(block.values, *pooled_gradient(pooled, head, tokens), prefix)
 
     @property
-    def bytes_per_mask(self) -> int:
-        numbers = 2 * self.heads * self.tokens**2 + 2 * self.slope.numel() + 4 * self.corr_row.numel()
-        return numbers * self.slope.element_size()
+    def wide(self) -> int:
+        return (2 * self.slope.numel() + 3 * self.corr_row.numel()) * self.slope.element_size()
 
     @property
     def forming(self) -> int:
@@ -210,11 +229,11 @@ class BlockMap(DirectMap):
 
     @property
     def pull_products(self) -> int:
-        return self.slope.numel() * self.folded.shape[1]
+        return self.slope.numel() * len(self.folded)
 
     def pull(self, g: Tensor) -> Tensor:
         hidden = g @ self.contract  # [M, m]
-        u = product(self.slope * hidden[:, None], self.folded)
+        u = product(self.slope * hidden[:, None], self.folded.T)
         u -= (hidden @ self.mean_weight.T)[..., None] * self.mean_row
         u -= (hidden @ self.corr_weight.T)[..., None] * self.corr_row
         u *= self.inverse
@@ -224,7 +243,7 @@ class BlockMap(DirectMap):
     def push(self, du: Tensor) -> Tensor:
         dg = du.sum(1) @ self.output.T
         du = du * self.inverse
-        dhidden = (product(du, self.folded.T) * self.slope).sum(1)
+        dhidden = product(du, self.folded).mul_(self.slope).sum(1)
         dhidden -= (du @ self.mean_row) @ self.mean_weight
         dhidden -= (du * self.corr_row).sum(-1) @ self.corr_weight
         return dg + dhidden @ self.contract.T
@@ -242,9 +261,9 @@ class ChainMap(DirectMap):
         self.lowered: torch.dtype | None = None
 
     @property
-    def bytes_per_mask(self) -> int:
+    def wide(self) -> int:
         widest = max(self.seed.shape[0], self.heads * self.head_width) * 4
-        return (2 * self.heads * self.tokens**2 + 4 * self.tokens * widest) * self.values.element_size()
+        return 4 * self.tokens * widest * self.values.element_size()
 
     @property
     def forming(self) -> int:
@@ -272,36 +291,37 @@ class ChainMap(DirectMap):
 class TabulatedMap(SelfAttentionMap):
     """The map of any block, with U(e) of every token as one matrix, formed once per image: cheaper for many masks.
 
-    U(e) is linear in e, so its matrix [D, N * h * d_h] is U of the D axes. `worthwhile` says when it pays.
+    U(e) is linear in e, so its matrix, for every head [D, N * d_h], is U of the D axes. `worthwhile` says when it pays.
     """
 
     def __init__(self, source: DirectMap):
         super().__init__(source.values.transpose(0, 1), source.prefix)
         self.unit = source.unit
         self.forming = source.forming + source.seed.shape[1] * source.pull_products
-        width, entries = source.seed.shape[1], source.tokens * source.heads * source.head_width
-        self.table = source.seed.new_empty(width, entries, dtype=source.precision)
-        self.common = source.seed.new_empty(width, entries // source.tokens)  # what the tokens share is large: it keeps its digits
-        rows = max(1, CHUNK_BYTES // 2 // source.bytes_per_mask)
+        width, entries = source.seed.shape[1], self.tokens * self.head_width
+        self.table = source.seed.new_empty(self.heads, width, entries, dtype=source.precision)
+        # What the tokens share is large: it keeps its digits.
+        self.common = source.seed.new_empty(self.heads, width, 1, self.head_width)
+        rows = max(1, WorkingSet.of(source.seed.device).wide // source.wide)
         for first in range(0, width, rows):
             chosen = slice(first, first + rows)
-            u = source.pull(source.seed.T[chosen])  # [rows, N, h * d_h]
-            self.common[chosen] = u.mean(1)
-            self.table[chosen] = (u - self.common[chosen, None]).flatten(1)
+            u = source.by_head(source.pull(source.seed.T[chosen])).transpose(0, 1)  # [h, rows, N, d_h]
+            self.common[:, chosen] = u.mean(2, keepdim=True)
+            self.table[:, chosen] = (u - self.common[:, chosen]).flatten(2)
 
     @staticmethod
     def worthwhile(source: DirectMap, masks: int, iterations: int) -> bool:
         """Whether the table fits into TABLE_BYTES, and takes fewer operations to form and use than it saves.
 
-        Its products read the whole table for few masks at a time, so reading is counted, at READ_COST.
+        Its products read the whole table for a chunk of masks at a time, so reading is counted, at READ_COST.
         """
         width = source.seed.shape[1]
-        entries = source.tokens * source.heads * source.head_width * width
-        if entries * source.precision.itemsize > TABLE_BYTES:
+        entries = source.tokens * source.heads * source.head_width
+        if entries * width * source.precision.itemsize > TABLE_BYTES:
             return False
-        at_once = max(1, min(masks, CHUNK_BYTES // (2 * source.heads * source.tokens**2 * source.seed.element_size())))
-        reads = READ_COST * entries * -(-masks // at_once)
-        table = width * source.pull_products + 2 * iterations * (masks * entries + reads)
+        at_once = max(1, min(masks, WorkingSet.of(source.seed.device).wide // (entries * source.seed.element_size())))
+        reads = READ_COST * entries * width * -(-masks // at_once)
+        table = width * source.pull_products + 2 * iterations * (masks * entries * width + reads)
         return table < 2 * iterations * masks * source.pull_products
 
     @property
@@ -309,16 +329,18 @@ class TabulatedMap(SelfAttentionMap):
         return 2 * (self.table.numel() + self.value_products)
 
     @property
-    def bytes_per_mask(self) -> int:
-        return 2 * (self.heads * self.tokens**2 + self.table.shape[1]) * self.table.element_size()
+    def wide(self) -> int:
+        return self.values.numel() * self.values.element_size()
 
     def queries(self, direction: Tensor) -> Tensor:
         # U is blind to what is taken away, on which bfloat16 would spend its digits.
         direction = direction - (direction @ self.unit)[:, None] * self.unit
-        return product(direction, self.table).unflatten(1, (self.tokens, -1)).add_((direction @ self.common)[:, None])
+        varying = product(direction.expand(self.heads, -1, -1), self.table).unflatten(2, (self.tokens, -1))
+        return varying.add_((direction @ self.common[:, :, 0])[:, :, None]).transpose(0, 1)
 
     def gather(self, du: Tensor) -> Tensor:
-        return product(du.flatten(1), self.table.T) + du.sum(1) @ self.common.T
+        du = du.transpose(0, 1)  # [h, M, N, d_h]
+        return (product(du.flatten(2), self.table.mT) + du.sum(2) @ self.common[:, :, 0].mT).sum(0)
 
 
 class PoolerMap(LayerMap):
@@ -338,16 +360,20 @@ class PoolerMap(LayerMap):
         self.forming = len(slope) * (sum(piece.products for piece in pieces) + len(self.kernel) * values.shape[2])
         self.step_products = 2 * self.kernel.numel()
 
-    @property
-    def bytes_per_mask(self) -> int:
-        return 2 * len(self.kernel) * self.kernel.element_size()
+        self.wide = self.narrow = len(self.kernel) * self.kernel.element_size()
 
-    def relevance(self, direction: Tensor) -> tuple[Tensor, Tensor]:
-        rectified = (direction @ self.kernel.T).relu_().unflatten(1, (self.heads, -1))  # [M, h, P]
+    def queries(self, direction: Tensor) -> Tensor:
+        return (direction @ self.kernel.T).unflatten(1, (self.heads, -1))  # [M, h, P]
+
+    def relevance(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        rectified = queries.relu()
         return rectified.mean(1), rectified
 
     def transpose(self, gradient: Tensor, rectified: Tensor) -> Tensor:
-        return (rectified.sign_() * (gradient[:, None] / self.heads)).flatten(1) @ self.kernel
+        return rectified.sign_().mul_(gradient[:, None] / self.heads)
+
+    def gather(self, du: Tensor) -> Tensor:
+        return du.flatten(1) @ self.kernel
 
 
 def product(x: Tensor, matrix: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .clip import Clip
-from .decomposition import CHUNK_BYTES, DirectMap, LayerMap, TabulatedMap
+from .decomposition import DirectMap, LayerMap, TabulatedMap, WorkingSet
 from .errors import InputError, memory_advice
 from .geometry import FITS, Geometry, as_masks, as_pixels, canvas_size
 from .objective import DiceObjective
@@ -173,20 +173,24 @@ class MaskInverter:
         losses = tokens.new_empty(self.iterations, len(masks))
         maps_of = [cheapest(m, len(masks), self.iterations) for m in encoded.maps]
         relevance = tokens.new_empty(len(masks), encoded.grid[0] * encoded.grid[1])
-        size = max(1, CHUNK_BYTES // sum(m.bytes_per_mask for m in maps_of))
-        chunks = [slice(i, i + size) for i in range(0, len(masks), size)]
-        objectives = [objective.select(chunk) for chunk in chunks]
+        memory = WorkingSet.of(start.device)
+        chunks = sliced(slice(0, len(masks)), memory.wide // sum(m.wide for m in maps_of))
+        parts = [sliced(chunk, memory.narrow // sum(m.narrow for m in maps_of)) for chunk in chunks]
         for step in range(self.iterations):
             gradient = torch.empty_like(tokens)
-            for chunk, part in zip(chunks, objectives, strict=True):
+            for chunk, within in zip(chunks, parts, strict=True):
                 length = tokens[chunk].norm(dim=1, keepdim=True)
                 unit = tokens[chunk] / length
-                found = [m.relevance(unit) for m in maps_of]
-                relevance[chunk] = sum(r for r, _ in found)
-                dice, pull = part.evaluate(relevance[chunk])
-                by_unit = sum(m.transpose(pull, rectified) for m, (_, rectified) in zip(maps_of, found, strict=True))
-                losses[step, chunk] = dice + self.alpha * (1 - unit @ anchor)
-                by_unit = by_unit - self.alpha * anchor
+                queries = [m.queries(unit) for m in maps_of]
+                for part in within:
+                    here = slice(part.start - chunk.start, part.stop - chunk.start)
+                    found = [m.relevance(u[here]) for m, u in zip(maps_of, queries, strict=True)]
+                    relevance[part] = sum(r for r, _ in found)
+                    losses[step, part], pull = objective.select(part).evaluate(relevance[part])
+                    for m, u, (_, rectified) in zip(maps_of, queries, found, strict=True):
+                        u[here] = m.transpose(pull, rectified)  # the queries make room for their gradient
+                by_unit = sum(m.gather(du) for m, du in zip(maps_of, queries, strict=True)) - self.alpha * anchor
+                losses[step, chunk] += self.alpha * (1 - unit @ anchor)
                 gradient[chunk] = (by_unit - (by_unit * unit).sum(1, keepdim=True) * unit) / length
             if callback is not None:
                 callback(step + 1, self.iterations, objective.render(relevance), losses[step])
@@ -209,6 +213,12 @@ class MaskInverter:
             fingerprint=self.clip.fingerprint,
             parameters=parameters,
         )
+
+
+def sliced(whole: slice, size: int) -> list[slice]:
+    """A slice in consecutive ones of at most `size`, or of 1."""
+    size = max(1, size)
+    return [slice(i, min(i + size, whole.stop)) for i in range(whole.start, whole.stop, size)]
 
 
 class AdamW:

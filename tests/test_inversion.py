@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import maskinversion as mi
 from maskinversion import inverter as inverter_module
-from maskinversion.decomposition import TabulatedMap
+from maskinversion.decomposition import TabulatedMap, WorkingSet
 from maskinversion.objective import DiceObjective
 from maskinversion.towers import OpenClipViT
 
@@ -130,11 +130,11 @@ def test_gradient_equals_finite_differences():
     unit = F.normalize(torch.randn(3, 40, generator=generator, dtype=torch.float64), dim=1)
 
     def loss(tokens):
-        return objective.evaluate(sum(m.relevance(tokens)[0] for m in maps))[0]
+        return objective.evaluate(sum(m.relevance(m.queries(tokens))[0] for m in maps))[0]
 
-    found = [m.relevance(unit) for m in maps]
+    found = [m.relevance(m.queries(unit)) for m in maps]
     _, pull = objective.evaluate(sum(r for r, _ in found))
-    gradient = sum(m.transpose(pull, rectified) for m, (_, rectified) in zip(maps, found))
+    gradient = sum(m.gather(m.transpose(pull, rectified)) for m, (_, rectified) in zip(maps, found))
     for _ in range(20):
         direction = torch.randn(3, 40, generator=generator, dtype=torch.float64)
         numeric = (loss(unit + 1e-6 * direction) - loss(unit - 1e-6 * direction)) / 2e-6
@@ -223,11 +223,13 @@ def test_masks_are_independent_of_one_another_and_of_chunks(monkeypatch):
     encoded = inverter.encode(image)
     many = inverter.invert(encoded, masks.repeat(20, 1, 1))
     alone = inverter.invert(encoded, masks[1])
-    monkeypatch.setattr(inverter_module, "CHUNK_BYTES", 1)
-    chunked = inverter.invert(encoded, masks.repeat(20, 1, 1))
-    for other in (many.embeddings[1::3], chunked.embeddings[1::3]):
-        torch.testing.assert_close(other, alone.embeddings.expand(20, -1), rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(many.maps, chunked.maps, rtol=0, atol=1e-9)
+    found = [many]
+    for wide, narrow in ((1, 1), (2**40, 1), (encoded.maps[0].wide * 7, encoded.maps[0].narrow * 3)):
+        monkeypatch.setattr(WorkingSet, "of", lambda device, sizes=(wide, narrow): WorkingSet(*sizes))
+        found.append(inverter.invert(encoded, masks.repeat(20, 1, 1)))
+    for other in found:
+        torch.testing.assert_close(other.embeddings[1::3], alone.embeddings.expand(20, -1), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(other.maps, many.maps, rtol=0, atol=1e-9)
 
 
 def test_the_map_closes_on_the_mask(bundled, scene):
