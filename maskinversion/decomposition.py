@@ -19,13 +19,14 @@ after the attention; `PoolerMap` is for models that pool with attention.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .pieces import Piece, pull_through, push_through
+from .pieces import Linear, Piece, pull_through, push_through
 
 TABLE_BYTES = 320 * 2**20  # what a TabulatedMap may take
 # Multiply-adds that take as long as reading one number from memory: about 20 was measured on a server's CPU (products of 1, 13,
@@ -106,6 +107,10 @@ class LayerMap(ABC):
     def lower(self, dtype: torch.dtype) -> None:  # noqa: B027
         """From now on do the large products, if there are any, at this precision. Sums, the map and the loss keep theirs."""
 
+    def cheapest(self, masks: int, iterations: int) -> "LayerMap":
+        """The form of this map that takes the fewest operations for so many masks and steps."""
+        return self
+
     @abstractmethod
     def queries(self, direction: Tensor) -> Tensor:
         """U(e) [M, ...] of unit tokens [M, D]: what meets the image, linear in the token."""
@@ -168,6 +173,9 @@ class DirectMap(SelfAttentionMap):
     @property
     def step_products(self) -> int:
         return 2 * (self.pull_products + self.value_products)
+
+    def cheapest(self, masks: int, iterations: int) -> LayerMap:
+        return TabulatedMap(self) if TabulatedMap.worthwhile(self, masks, iterations) else self
 
     @abstractmethod
     def pull(self, g: Tensor) -> Tensor:
@@ -350,30 +358,49 @@ class PoolerMap(LayerMap):
 
     values [N, h, d_h]: the rows that the pooler mixes. pieces: from its one row of concatenated heads [1, h * d_h] to the
     feature f. slope [D, D]: row i is dscore/df for the i-th unit token, see `cosine_slope`; the score is linear in the token.
+    Queries are [M, h, d_h].
     """
 
     def __init__(self, values: Tensor, pieces: list[Piece], slope: Tensor, prefix: int):
-        self.heads = values.shape[1]
-        by_row = pull_through(pieces, slope[:, None])[:, 0]  # [D, h * d_h]
-        kernel = values[prefix:].transpose(0, 1) @ by_row.T.unflatten(0, values.shape[1:])  # [h, P, D]
-        self.kernel = kernel.flatten(0, 1)
-        self.forming = len(slope) * (sum(piece.products for piece in pieces) + len(self.kernel) * values.shape[2])
-        self.step_products = 2 * self.kernel.numel()
+        self.values = values[prefix:].transpose(0, 1).contiguous()  # [h, P, d_h]
+        self.heads, _, self.head_width = self.values.shape
+        self.pieces = [*pieces, Linear(slope)]  # the last: dscore/df of a unit token
+        self.width = len(slope)
+        self.forming = 0
+        self.wide = 8 * values[0].numel() * values.element_size()
+        self.narrow = 2 * self.values.shape[0] * self.values.shape[1] * values.element_size()
 
-        self.wide = self.narrow = len(self.kernel) * self.kernel.element_size()
+    @property
+    def query_products(self) -> int:
+        return sum(piece.products for piece in self.pieces)
+
+    @property
+    def step_products(self) -> int:
+        return 2 * (self.query_products + self.values.numel())
+
+    def cheapest(self, masks: int, iterations: int) -> LayerMap:
+        """With all pieces multiplied out to one matrix, where that saves more than it costs."""
+        whole = self.width * self.heads * self.head_width
+        forming = self.width * self.query_products
+        if forming >= 2 * iterations * masks * (self.query_products - whole):
+            return self
+        folded = copy(self)
+        folded.pieces = [Linear(self.queries(torch.eye(self.width).to(self.values)).flatten(1))]
+        folded.forming += forming
+        return folded
 
     def queries(self, direction: Tensor) -> Tensor:
-        return (direction @ self.kernel.T).unflatten(1, (self.heads, -1))  # [M, h, P]
+        return pull_through(self.pieces, direction[:, None])[:, 0].unflatten(-1, (self.heads, self.head_width))
 
     def relevance(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        rectified = queries.relu()
-        return rectified.mean(1), rectified
+        rectified = (queries.transpose(0, 1) @ self.values.mT).relu_()  # [h, M, P]
+        return rectified.mean(0), rectified
 
     def transpose(self, gradient: Tensor, rectified: Tensor) -> Tensor:
-        return rectified.sign_().mul_(gradient[:, None] / self.heads)
+        return (rectified.sign_().mul_(gradient / self.heads) @ self.values).transpose(0, 1)
 
     def gather(self, du: Tensor) -> Tensor:
-        return du.flatten(1) @ self.kernel
+        return push_through(self.pieces, du.flatten(1)[:, None])[:, 0]
 
 
 def product(x: Tensor, matrix: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .clip import Clip
-from .decomposition import DirectMap, LayerMap, TabulatedMap, WorkingSet
+from .decomposition import LayerMap, WorkingSet
 from .errors import InputError, memory_advice
 from .geometry import FITS, Geometry, as_masks, as_pixels, canvas_size
 from .objective import DiceObjective
@@ -171,7 +171,7 @@ class MaskInverter:
         update = AdamW(tokens, self.lr)
         anchor = F.normalize(start, dim=0)
         losses = tokens.new_empty(self.iterations, len(masks))
-        maps_of = [cheapest(m, len(masks), self.iterations) for m in encoded.maps]
+        maps_of = [m.cheapest(len(masks), self.iterations) for m in encoded.maps]
         relevance = tokens.new_empty(len(masks), encoded.grid[0] * encoded.grid[1])
         memory = WorkingSet.of(start.device)
         chunks = sliced(slice(0, len(masks)), memory.wide // sum(m.wide for m in maps_of))
@@ -248,8 +248,3 @@ def bfloat16_is_faster(device: torch.device) -> bool:
             (left @ right)[0, 0].item()
             seconds[dtype] = time.perf_counter() - start
     return seconds[torch.bfloat16] < seconds[torch.float32]
-
-
-def cheapest(m: LayerMap, masks: int, iterations: int) -> LayerMap:
-    """The form of a layer's map that takes the fewest operations."""
-    return TabulatedMap(m) if isinstance(m, DirectMap) and TabulatedMap.worthwhile(m, masks, iterations) else m

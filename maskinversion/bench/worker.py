@@ -54,11 +54,9 @@ def prepare(case: dict):
 
 def predicted(inverter, encoded, masks: int) -> float:
     """Encoder passes that the whole job takes if every multiply-add takes as long as one in the encoder."""
-    from maskinversion.inverter import cheapest
-
     tokens, width = encoded.entering.shape
     floor = inverter.clip.tower.depth * (12 * tokens * width**2 + 2 * tokens**2 * width)
-    used = [cheapest(found, masks, inverter.iterations) for found in encoded.maps]
+    used = [found.cheapest(masks, inverter.iterations) for found in encoded.maps]
     return 1 + sum(found.forming + inverter.iterations * masks * found.step_products for found in used) / floor
 
 
