@@ -7,9 +7,10 @@
     python recipes/train_decoder.py export                            # writes maskinversion/bundled/decoder and decoder-inpaint
 
 Each resumes from what it left in recipes/build or, where there is nothing, goes on from the weights that are bundled already. The
-decoder sees image embeddings of the bundled CLIP only, never a token of MaskInversion: of scenes of one to three objects, with
-noise; some are left out, for guidance to lead away from (Ho and Salimans, arXiv 2207.12598). The inpainter sees the embedding of
-the hole's object alone, cut out and put on a background of its own. Losses are weighted as in Hang et al., "Efficient Diffusion
+models see image embeddings of the bundled CLIP only, never a token of MaskInversion, with noise; some are left out, for guidance to
+lead away from (Ho and Salimans, arXiv 2207.12598). The decoder learns to paint one object alone and large, from the embedding of
+that picture or of a scene of one to three objects which it stands in; the inpainter to paint an object back into its scene, from
+the embedding of it alone. Losses are weighted as in Hang et al., "Efficient Diffusion
 Training via Min-SNR Weighting Strategy" (ICCV 2023). The second half of the U-Net's output, a variance in Kandinsky's, is not
 trained, and the scheduler (DDIM) does not read it.
 
@@ -30,6 +31,7 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from scenes import BUILD, TRAINED_KINDS, TRAINING_STYLES, Scene, Scenes, background
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import maskinversion as mi
@@ -96,38 +98,34 @@ def hole(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
 
 
 def draw_pictures(args: argparse.Namespace) -> None:
-    """pictures [n, SIDE, SIDE, 3] uint8 and, of each, the embedding of the whole and of one object only, [n, D], and a hole around
-    that object, holes [n, SIDE, SIDE]. A picture of one object is that object's."""
+    """Of each scene and one object of it: scenes and portraits (that object alone and large) [n, SIDE, SIDE, 3] uint8, their
+    embeddings, whole and only, [n, D], and a hole around the object, holes [n, SIDE, SIDE] bool."""
     rng = np.random.default_rng(args.seed)
-    scenes = Scenes(tuple(TRAINING_STYLES))
+    drawn = Scenes(tuple(TRAINING_STYLES))
     inverter = mi.MaskInverter(mi.load_clip("bundled"))
-    pictures, holes, whole, only = [], [], [], []
-    seen: list[np.ndarray] = []  # for the CLIP: every picture, then every object of its own
+    pictures: dict[str, list] = {"scenes": [], "portraits": []}
+    seen: dict[str, list] = {"whole": [], "only": []}  # by the CLIP
+    holes = []
     begin = time.monotonic()
-    while len(pictures) < args.count:
+    while len(holes) < args.count:
         count = int(rng.choice((1, 2, 3), p=(0.65, 0.2, 0.15)))
-        scene = scenes.draw(rng, TRAINED_KINDS[int(rng.random() < 0.15)], count, augment=rng.random() < 0.5)
+        scene = drawn.draw(rng, TRAINED_KINDS[int(rng.random() < 0.15)], count, augment=rng.random() < 0.5)
         which = int(rng.integers(count))
-        cut = alone(rng, scene, which)
-        if cut is None:
+        portrait = alone(rng, scene, which)
+        if portrait is None:
             continue
-        pictures.append(np.asarray(Image.fromarray(scene.image).resize((SIDE, SIDE), Image.BICUBIC)))
         holes.append(hole(rng, scene.masks[which]))
-        whole.append(len(seen))
-        seen.append(scene.image)
-        only.append(len(seen) - (count == 1))
-        seen += [cut] if count > 1 else []
-    log.info("%d pictures drawn, %.0f a second", len(pictures), len(pictures) / (time.monotonic() - begin))
-    found = []
+        for kind, name, image in (("scenes", "whole", scene.image), ("portraits", "only", portrait)):
+            pictures[kind].append(np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.BICUBIC)))
+            seen[name].append(image)
+    log.info("%d pictures drawn, %.0f a second", 2 * len(holes), 2 * len(holes) / (time.monotonic() - begin))
+    found = {}
     with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
-        for i in range(0, len(seen), 256):
-            found.append(embed(inverter.clip, np.stack(seen[i : i + 256])))
-    log.info("all embedded, %.0f a second", len(seen) / (time.monotonic() - begin))
-    found = np.concatenate(found)
+        for name, images in seen.items():
+            found[name] = np.concatenate([embed(inverter.clip, np.stack(images[i : i + 256])) for i in range(0, len(images), 256)])
+    log.info("all embedded, %.0f a second", 2 * len(holes) / (time.monotonic() - begin))
     nothings = np.stack([nothing(inverter.clip, what).embeddings[0].numpy() for what in ("grey", "black")])
-    np.savez(
-        PICTURES, pictures=np.stack(pictures), holes=np.stack(holes), whole=found[whole], only=found[only], nothings=nothings
-    )  # fmt: skip
+    np.savez(PICTURES, **{k: np.stack(v) for k, v in pictures.items()}, **found, holes=np.stack(holes), nothings=nothings)
 
 
 @torch.no_grad()
@@ -231,7 +229,8 @@ def train_autoencoder(args: argparse.Namespace) -> None:
     model = autoencoder()
     model.quantize.requires_grad_(False)
     run = Run(args, "autoencoder", model, shipped("autoencoder"))
-    pictures = np.load(PICTURES)["pictures"]
+    data = np.load(PICTURES)
+    pictures = np.concatenate([data["scenes"], data["portraits"]])
     rng = np.random.default_rng((args.seed, run.step))
     for _ in run.steps():
         batch = as_input(pictures[rng.integers(0, len(pictures), args.batch)], run.device)
@@ -260,15 +259,16 @@ def encoded(pictures: np.ndarray, device: torch.device) -> torch.Tensor:
 def train_unet(args: argparse.Namespace) -> None:
     data = np.load(PICTURES)
     paints = args.what == "inpaint"
-    embeddings = torch.from_numpy(data["only" if paints else "whole"])
-    width = embeddings.shape[1]
+    # The decoder paints an object alone, from its own embedding or from that of a scene which it stands in.
+    embeddings = torch.from_numpy(np.stack([data["only"]] if paints else [data["only"], data["whole"]]))
+    width = embeddings.shape[-1]
     start = shipped(args.what)
     if paints and start is None:
         start = trained("decoder")
         first = start["conv_in.weight"]
         start["conv_in.weight"] = torch.cat([first, first.new_zeros(len(first), CHANNELS + 1, *first.shape[2:])], 1)
     run = Run(args, args.what, unet(2 * CHANNELS + 1 if paints else CHANNELS, width), start)
-    latents = encoded(data["pictures"], run.device)
+    latents = encoded(data["scenes" if paints else "portraits"], run.device)
     # The pipeline shrinks the mask to one number per latent, then lets the hole grow by one on every side.
     kept = 1 - F.max_pool2d(torch.from_numpy(data["holes"])[:, None, ::CELL, ::CELL].float(), 3, stride=1, padding=1)
     empty = torch.cat([torch.zeros(2, width), torch.from_numpy(data["nothings"])])
@@ -277,7 +277,7 @@ def train_unet(args: argparse.Namespace) -> None:
     generator = torch.Generator().manual_seed(args.seed * 1_000_003 + run.step)
     for _ in run.steps():
         chosen = torch.randint(len(latents), (args.batch,), generator=generator)
-        token = embeddings[chosen]
+        token = embeddings[torch.randint(len(embeddings), (args.batch,), generator=generator), chosen]
         away = torch.randn(token.shape, generator=generator) / width**0.5 * token.norm(dim=1, keepdim=True)
         token = token + args.noise * torch.rand(len(token), 1, generator=generator) * away
         dropped = torch.rand(len(token), generator=generator) < 0.1
@@ -289,7 +289,8 @@ def train_unet(args: argparse.Namespace) -> None:
         if paints:
             mask = kept[chosen]
             sample = torch.cat([sample, clean * mask, mask], 1)
-        with torch.autocast(run.device.type, torch.bfloat16, enabled=args.bf16):
+        # On a CPU the fused attention's backward pass is slower for so few words.
+        with torch.autocast(run.device.type, torch.bfloat16, enabled=args.bf16), sdpa_kernel(SDPBackend.MATH):
             inputs = (t.to(run.device) for t in (sample, time))
             found = run.model(*inputs, None, added_cond_kwargs={"image_embeds": token.to(run.device)}).sample
         error = (found[:, :CHANNELS].float() - noise.to(run.device)).square()
@@ -302,7 +303,7 @@ def export(args: argparse.Namespace) -> None:
     data = np.load(PICTURES)
     movq = autoencoder()
     movq.load_state_dict(trained("autoencoder"))
-    movq.quantize.embedding.weight.data = codes(encoded(data["pictures"][:2048], torch.device("cpu")), 1024)
+    movq.quantize.embedding.weight.data = codes(encoded(data["portraits"][:2048], torch.device("cpu")), 1024)
     clip = mi.load_clip("bundled")
     for name, folder, kind, channels in (
         ("decoder", "decoder", diffusers.KandinskyV22Pipeline, CHANNELS),
@@ -338,7 +339,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=9000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--noise", type=float, default=0.4, help="most that is added to an embedding, as a part of its length")
+    parser.add_argument("--noise", type=float, default=1.2, help="most that is added to an embedding, as a part of its length")
     parser.add_argument("--bf16", action="store_true", help="see above")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
