@@ -181,7 +181,7 @@ class MaskInverter:
             for chunk, within in zip(chunks, parts, strict=True):
                 length = tokens[chunk].norm(dim=1, keepdim=True)
                 unit = tokens[chunk] / length
-                queries = [m.queries(unit) for m in maps_of]
+                queries = [m.queries(unit) if step else alike(m.queries(unit[:1]), len(unit)) for m in maps_of]
                 for part in within:
                     here = slice(part.start - chunk.start, part.stop - chunk.start)
                     found = [m.relevance(u[here]) for m, u in zip(maps_of, queries, strict=True)]
@@ -213,6 +213,11 @@ class MaskInverter:
             fingerprint=self.clip.fingerprint,
             parameters=parameters,
         )
+
+
+def alike(row: Tensor, count: int) -> Tensor:
+    """[1, ...] as [count, ...] of its own memory: before the first step all tokens are the same."""
+    return row.repeat(count, *[1] * (row.ndim - 1))
 
 
 def sliced(whole: slice, size: int) -> list[slice]:
