@@ -109,7 +109,12 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--reference", type=Path, help="folder of the published package; tests/reference/compare.py installs it")
     bench.add_argument("--slow-masks", type=int, default=10, help="most masks for the baselines by autograd (default: %(default)s)")
     bench.add_argument("--check", type=Path, metavar="JSON", help="measure a bench.json again; fails where 20%% slower")
-    bench.add_argument("--out", type=Path, default=Path("maskinversion-bench"), help="folder for bench.json, bench.md, bench.png")
+    bench.add_argument(
+        "--out",
+        type=Path,
+        default=Path("maskinversion-bench"),
+        help="folder for bench.json, which is added to, bench.md, bench.png",
+    )
     bench.set_defaults(run=run_bench)
 
     doctor = commands.add_parser("doctor", help="print versions, devices and the models found")

@@ -36,6 +36,12 @@ def test_a_small_run(tmp_path, capsys):
     assert [(row["method"], row["masks"]) for row in rows] == [(m, n) for n in (1, 2) for m in ("forward", "exact")]
     assert all(row["seconds"] > 0 for row in rows)
     assert "| exact | " in capsys.readouterr().out and (tmp_path / "bench.png").stat().st_size > 1000
+    rows[0]["seconds"] = rows[2]["seconds"] = 12345.0
+    (tmp_path / "bench.json").write_text(json.dumps(rows))
+    assert main([*arguments[:3], "--masks", "2", "3", *arguments[6:], "--out", str(tmp_path)]) == 0
+    added = json.loads((tmp_path / "bench.json").read_text())
+    assert [(row["method"], row["masks"]) for row in added] == [(m, n) for n in (1, 2, 3) for m in ("forward", "exact")]
+    assert [row["seconds"] == 12345.0 for row in added] == [True, *[False] * 5]
 
 
 def test_a_slow_down_fails_the_check(tmp_path, capsys):

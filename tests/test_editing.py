@@ -66,11 +66,12 @@ def test_a_region_of_one_picture_goes_into_a_region_of_another(server, pipelines
 def test_a_picture_of_a_region_offline(server):
     """The template as it is, on the bundled models."""
     graph = server.read(FOLDER / "picture_of_a_region.json")
-    made = find(graph, "MaskInversionGenerate")
-    shown = next(name for name, entry in graph.items() if entry["inputs"].get("images") == [made, 0])
+    larger = find(graph, "ImageScaleBy")
+    assert graph[larger]["inputs"]["image"] == [find(graph, "MaskInversionGenerate"), 0]
+    shown = next(name for name, entry in graph.items() if entry["inputs"].get("images") == [larger, 0])
     run = server.submit(graph)
     assert not run.error, run.error
-    assert [picture.size for picture in server.images(run, shown)] == [(64, 64)] * 4
+    assert [picture.size for picture in server.images(run, shown)] == [(4 * 64, 4 * 64)] * 4
 
 
 def test_a_region_goes_into_another_picture_offline(server):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.model import _build_vision_tower
 from open_clip.timm_model import TimmModel
-from test_inversion import picture
+from test_inversion import many_masks, picture
 from timm.layers import resample_abs_pos_embed
 
 import maskinversion as mi
@@ -131,6 +131,23 @@ def test_equals_autograd(name, layers, larger):
     assert 1 - F.cosine_similarity(tokens.embeddings, expected).min() < 1e-9
     assert (tokens.maps - maps).abs().max() < 1e-9
     assert (tokens.losses - losses).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("name", ["CoCa", "SigLIP", "PE-Core"])
+def test_a_matrix_for_many_masks_changes_nothing(name):
+    clip = mi.load_clip(MODELS[name]())
+    image, _ = picture(clip.tower.image_size[0], 1)
+    masks = many_masks(clip.tower.image_size[0], 60)
+    inverter = mi.MaskInverter(clip)
+    encoded = inverter.encode(image)
+    (found,) = encoded.maps
+    folded = found.cheapest(60, 10)
+    assert folded is not found and found.cheapest(1, 1) is found
+    assert folded.step_products < found.step_products and folded.forming > found.forming
+    together = inverter.invert(encoded, masks)
+    alone = [inverter.invert(encoded, mask) for mask in masks[::20]]
+    torch.testing.assert_close(together.embeddings[::20], torch.cat([one.embeddings for one in alone]), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(together.maps[::20], torch.cat([one.maps for one in alone]), rtol=0, atol=1e-9)
 
 
 def plain(clip: mi.Clip, pixels: torch.Tensor) -> torch.Tensor:

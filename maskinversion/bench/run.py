@@ -97,9 +97,8 @@ def cases(settings: Settings) -> list[dict]:
     return found
 
 
-def sweep(settings: Settings, measured: Callable[[list[dict]], None]) -> list[dict]:
-    """All cases, one after the other; `measured` is told after each what there is so far."""
-    rows: list[dict] = []
+def sweep(settings: Settings, rows: list[dict], measured: Callable[[list[dict]], None]) -> list[dict]:
+    """All cases, one after the other, after the `rows` that there are; `measured` is told after each what there is so far."""
     for case in cases(settings):
         row = measure(case, settings.reference)
         if row is not None:
@@ -197,16 +196,32 @@ def plot_steps(rows: list[dict], path: Path) -> None:
     pyplot().close(figure)
 
 
+def read(path: Path) -> list[dict]:
+    """The measurements in a bench.json. Raises InputError for another file."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        groups(rows, *SETTING, "masks", "method", "seconds")  # each has these
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} is not a bench.json ({error})") from error
+    return rows
+
+
 def write(rows: list[dict], out: Path) -> None:
     (out / "bench.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     (out / "bench.md").write_text(tables(rows), encoding="utf-8")
 
 
 def run(settings: Settings, out: Path) -> None:
-    """Measure and write. Raises InputError for settings that cannot be measured, or when nothing could be."""
+    """Measure and write. A bench.json in `out` is added to: what is measured again is replaced, all methods of it together.
+
+    Raises InputError for settings that cannot be measured, or when nothing could be.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    rows = sweep(settings, lambda so_far: write(so_far, out))
-    if not rows:
+    wanted = groups(cases(settings), *SETTING, "masks")
+    earlier = groups(read(out / "bench.json"), *SETTING, "masks") if (out / "bench.json").is_file() else {}
+    kept = [row for key, some in earlier.items() if key not in wanted for row in some]
+    rows = sweep(settings, list(kept), lambda so_far: write(so_far, out))
+    if len(rows) == len(kept):
         raise InputError("nothing was measured: see the messages above")
     print(tables(rows), end="")
     plot(rows, out / "bench.png")
@@ -221,11 +236,8 @@ def check(stored: Path) -> None:
 
     Raises SlowerError where it is more, InputError for a file that is not a bench.json.
     """
-    try:
-        rows = [row for row in json.loads(stored.read_text(encoding="utf-8")) if row["method"] in ("forward", "exact", "fast")]
-        settings = groups(rows, *SETTING, "masks")
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{stored} is not a bench.json ({error})") from error
+    rows = [row for row in read(stored) if row["method"] in ("forward", "exact", "fast")]
+    settings = groups(rows, *SETTING, "masks")
     if not rows:
         raise InputError(f"{stored} has no encoder pass to compare with: measure with the methods forward, exact and fast")
     slower = []
