@@ -8,11 +8,11 @@
 
 Each resumes from what it left in recipes/build or, where there is nothing, goes on from the weights that are bundled already. The
 models see image embeddings of the bundled CLIP only, never a token of MaskInversion, with noise; some are left out, for guidance to
-lead away from (Ho and Salimans, arXiv 2207.12598). The decoder learns to paint one object alone and large, from the embedding of
-that picture or of a scene of one to three objects which it stands in; the inpainter to paint an object back into its scene, from
-the embedding of it alone. Losses are weighted as in Hang et al., "Efficient Diffusion
-Training via Min-SNR Weighting Strategy" (ICCV 2023). The second half of the U-Net's output, a variance in Kandinsky's, is not
-trained, and the scheduler (DDIM) does not read it.
+lead away from (Ho and Salimans, arXiv 2207.12598). The decoder learns to paint one object in the middle of a grey picture, from the
+embedding of that object on another background or of a scene of one to three objects which it stands in; the inpainter to paint an
+object back into its scene, from the embedding of it alone. Losses are weighted as in Hang et al., "Efficient Diffusion Training via
+Min-SNR Weighting Strategy" (ICCV 2023). The second half of the U-Net's output, a variance in Kandinsky's, is not trained, and the
+scheduler (DDIM) does not read it.
 
 --bf16 pays where train_clip.py says so.
 """
@@ -42,6 +42,7 @@ from maskinversion.tasks.diffusion import ABOUT
 log = logging.getLogger("train_decoder")
 SIDE = 64  # pixels, of the pictures that the decoder makes
 CELL = 4  # pixels, the side of one latent
+BACKDROP = (208, 208, 208)  # behind the objects that it makes; some of them are white
 CHANNELS = 8  # numbers of one latent; with Kandinsky's 4, details were lost
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "linear", "clip_sample": False, "set_alpha_to_one": False,
             "steps_offset": 1, "prediction_type": "epsilon"}  # fmt: skip
@@ -69,18 +70,37 @@ def unet(in_channels: int, width: int) -> diffusers.UNet2DConditionModel:
     )  # fmt: skip
 
 
-def alone(rng: np.random.Generator, scene: Scene, which: int) -> np.ndarray | None:
-    """One object of a scene, cut out by its mask and put large on a background: [S, S, 3] uint8. None where too little is seen."""
+def cut_out(scene: Scene, which: int) -> Image.Image | None:
+    """One object of a scene by its mask, RGBA. None where too little of it is seen."""
     mask = scene.masks[which]
     rows, columns = np.flatnonzero(mask.max(1) > 0.5), np.flatnonzero(mask.max(0) > 0.5)
     if len(rows) < 8 or len(columns) < 8:
         return None
-    size, cut = len(mask), np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    cutout = Image.fromarray(np.dstack([scene.image[cut], (mask[cut] * 255).astype(np.uint8)]))
-    scale = rng.uniform(0.5, 0.95) * size / max(cutout.size)
-    cutout = cutout.resize([max(1, round(side * scale)) for side in cutout.size], Image.BICUBIC)
+    cut = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return Image.fromarray(np.dstack([scene.image[cut], (mask[cut] * 255).astype(np.uint8)]))
+
+
+def resized(cutout: Image.Image, longest: float) -> Image.Image:
+    return cutout.resize([max(1, round(side * longest / max(cutout.size))) for side in cutout.size], Image.BICUBIC)
+
+
+def alone(rng: np.random.Generator, scene: Scene, which: int) -> np.ndarray | None:
+    """One object of a scene, somewhere and large on a background of its own: [S, S, 3] uint8. None where too little is seen."""
+    cutout = cut_out(scene, which)
+    if cutout is None:
+        return None
+    size = len(scene.image)
+    cutout = resized(cutout, rng.uniform(0.5, 0.95) * size)
     canvas = Image.fromarray((background(rng, size).clip(0, 1) * 255).astype(np.uint8))
     canvas.paste(cutout, [int(rng.integers(0, size - side + 1)) for side in cutout.size], cutout)
+    return np.asarray(canvas)
+
+
+def portrait(cutout: Image.Image) -> np.ndarray:
+    """It alone in the middle, on grey: [SIDE, SIDE, 3] uint8."""
+    cutout = resized(cutout, 0.9 * SIDE)
+    canvas = Image.new("RGB", (SIDE, SIDE), BACKDROP)
+    canvas.paste(cutout, [(SIDE - side) // 2 for side in cutout.size], cutout)
     return np.asarray(canvas)
 
 
@@ -98,34 +118,35 @@ def hole(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
 
 
 def draw_pictures(args: argparse.Namespace) -> None:
-    """Of each scene and one object of it: scenes and portraits (that object alone and large) [n, SIDE, SIDE, 3] uint8, their
-    embeddings, whole and only, [n, D], and a hole around the object, holes [n, SIDE, SIDE] bool."""
+    """Of each scene and one object of it: scenes and portraits [n, SIDE, SIDE, 3] uint8, the embeddings of the whole and of the
+    object only, somewhere on another background, whole and only [n, D], and a hole around it, holes [n, SIDE, SIDE] bool."""
     rng = np.random.default_rng(args.seed)
     drawn = Scenes(tuple(TRAINING_STYLES))
     inverter = mi.MaskInverter(mi.load_clip("bundled"))
-    pictures: dict[str, list] = {"scenes": [], "portraits": []}
+    scenes, portraits, holes = [], [], []
     seen: dict[str, list] = {"whole": [], "only": []}  # by the CLIP
-    holes = []
     begin = time.monotonic()
     while len(holes) < args.count:
         count = int(rng.choice((1, 2, 3), p=(0.65, 0.2, 0.15)))
         scene = drawn.draw(rng, TRAINED_KINDS[int(rng.random() < 0.15)], count, augment=rng.random() < 0.5)
         which = int(rng.integers(count))
-        portrait = alone(rng, scene, which)
-        if portrait is None:
+        only = alone(rng, scene, which)
+        if only is None:
             continue
+        scenes.append(np.asarray(Image.fromarray(scene.image).resize((SIDE, SIDE), Image.BICUBIC)))
+        portraits.append(portrait(cut_out(scene, which)))
         holes.append(hole(rng, scene.masks[which]))
-        for kind, name, image in (("scenes", "whole", scene.image), ("portraits", "only", portrait)):
-            pictures[kind].append(np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.BICUBIC)))
-            seen[name].append(image)
-    log.info("%d pictures drawn, %.0f a second", 2 * len(holes), 2 * len(holes) / (time.monotonic() - begin))
+        seen["whole"].append(scene.image)
+        seen["only"].append(only)
+    log.info("%d scenes drawn, %.0f a second", len(holes), len(holes) / (time.monotonic() - begin))
     found = {}
     with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
         for name, images in seen.items():
             found[name] = np.concatenate([embed(inverter.clip, np.stack(images[i : i + 256])) for i in range(0, len(images), 256)])
-    log.info("all embedded, %.0f a second", 2 * len(holes) / (time.monotonic() - begin))
+    log.info("all embedded, %.0f a second", len(holes) / (time.monotonic() - begin))
     nothings = np.stack([nothing(inverter.clip, what).embeddings[0].numpy() for what in ("grey", "black")])
-    np.savez(PICTURES, **{k: np.stack(v) for k, v in pictures.items()}, **found, holes=np.stack(holes), nothings=nothings)
+    drawings = {"scenes": scenes, "portraits": portraits, "holes": holes}
+    np.savez(PICTURES, **{name: np.stack(some) for name, some in drawings.items()}, **found, nothings=nothings)
 
 
 @torch.no_grad()
