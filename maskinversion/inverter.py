@@ -174,7 +174,7 @@ class MaskInverter:
         maps_of = [m.cheapest(len(masks), self.iterations) for m in encoded.maps]
         relevance = tokens.new_empty(len(masks), encoded.grid[0] * encoded.grid[1])
         memory = WorkingSet.of(start.device)
-        chunks = sliced(slice(0, len(masks)), memory.wide // sum(m.wide for m in maps_of))
+        chunks = sliced(slice(0, len(masks)), memory.wide // max(m.wide for m in maps_of))
         parts = [sliced(chunk, memory.narrow // sum(m.narrow for m in maps_of)) for chunk in chunks]
         for step in range(self.iterations):
             gradient = torch.empty_like(tokens)
