@@ -156,13 +156,13 @@ class MaskInverter:
 
     def masks_for(self, encoded: EncodedImage, masks: object) -> Tensor:
         """The masks as the model sees them: [M, H, W] float32 in 0..1, on the canvas of the encoded image."""
-        seen = []
-        for index, mask in enumerate(as_masks(masks)):
-            mask = encoded.geometry.to_model(mask[None, None], "bilinear")[0, 0]
-            if mask.max() == 0:
+        given = as_masks(masks)
+        seen = torch.empty(len(given), *encoded.geometry.model_size)
+        for index, mask in enumerate(given):
+            seen[index] = encoded.geometry.to_model(mask[None, None], "bilinear")[0, 0]
+            if seen[index].max() == 0:
                 raise InputError(f"mask {index} lies outside of what the model sees with fit={self.fit!r}: use 'stretch' or 'pad'")
-            seen.append(mask)
-        return torch.stack(seen)
+        return seen
 
     def _invert(self, encoded: EncodedImage, masks: Tensor, callback: Callback | None) -> LocalizedTokens:
         objective = self.objective(masks, encoded.grid)

@@ -59,7 +59,7 @@ class DiceObjective:
         r = relevance.unflatten(1, self.grid)
         extremes = self._extremes(r)
         full = self.rows @ r @ self.columns.T
-        return ((full - extremes.low[:, None, None]) / extremes.scale[:, None, None]).clamp_(0, 1)
+        return full.sub_(extremes.low[:, None, None]).div_(extremes.scale[:, None, None]).clamp_(0, 1)
 
     def _extremes(self, r: Tensor) -> "Extremes":
         corners = (self.corner_rows @ r @ self.corner_columns.T).flatten(1)
