@@ -25,7 +25,7 @@ class DiceObjective:
         self.corner_columns = self.columns[cell_corners(self.columns)]
         self.area = masks.sum((1, 2))  # [M]
         self.pixels = masks.shape[1] * masks.shape[2]
-        self.mask_on_grid = self.rows.T @ masks @ self.columns  # [M, gh, gw]: its product with R is sum(upsample(R) m)
+        self.mask_on_grid = self.rows.T @ (masks @ self.columns)  # [M, gh, gw]: its product with R is sum(upsample(R) m)
         self.ones_on_grid = torch.outer(self.rows.sum(0), self.columns.sum(0))  # [gh, gw]
         self.grid = grid
 

@@ -1,6 +1,6 @@
 """Train the bundled decoder: a Kandinsky 2.2 decoder in miniature, from nothing, on the CPU or a GPU.
 
-    python recipes/train_decoder.py pictures                          # draws them and embeds them with the bundled CLIP, 5 minutes
+    python recipes/train_decoder.py pictures                          # draws them and embeds them with the bundled CLIP, 10 minutes
     python recipes/train_decoder.py autoencoder --steps 3000          # the VQModel that turns pictures into latents and back
     python recipes/train_decoder.py decoder --steps 9000              # a picture from an image embedding
     python recipes/train_decoder.py inpaint --steps 3000              # the same into a hole, from the decoder's weights
