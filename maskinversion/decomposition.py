@@ -49,13 +49,38 @@ class Norm:
         return centred * inverse, inverse
 
 
+class KeptProduct:
+    """The product of two weights, kept from image to image for as long as it is theirs.
+
+    Weights are swapped, patched and moved under our hands, so every time a random vector tells whether it still is (Freivalds,
+    1977): that reads the three matrices once.
+    """
+
+    def __init__(self):
+        self.kept: Tensor | None = None
+
+    def of(self, left: Tensor, right: Tensor) -> Tensor:
+        """left [a, b] @ right [b, c], at their precision."""
+        if self.kept is None or (self.kept.dtype, self.kept.device) != (left.dtype, left.device) or not self.holds(left, right):
+            self.kept = left @ right
+        return self.kept
+
+    def holds(self, left: Tensor, right: Tensor) -> bool:
+        if self.kept.shape != (len(left), right.shape[1]):
+            return False
+        generator = torch.Generator(right.device).manual_seed(0)  # not the one of the whole program
+        probe = torch.randn(right.shape[1], generator=generator, dtype=right.dtype, device=right.device)
+        expected = left @ (right @ probe)
+        return bool((self.kept @ probe - expected).norm() <= 1e3 * torch.finfo(left.dtype).eps * expected.norm())
+
+
 @dataclass(frozen=True)
 class Block:
     """What the map needs of one transformer block, y = x + attention(x), z = y + W2 act(W1 LN(y) + b1) + b2.
 
     `values` [N, h, d_h] are the rows that the attention mixes, `after_attention` [N, d] is y, `output` [d, h * d_h] is W_O.
     `norm`, `expand` (W1 [m, d], b1 [m]), `activation`, `contract` (W2 [d, m], b2 [d]) are the MLP. A LayerScale is already
-    multiplied into `output` and `contract`.
+    multiplied into `output` and `contract`. `folded` keeps W_O^T (the norm's weight) W1^T of this block between images.
     """
 
     values: Tensor
@@ -65,6 +90,7 @@ class Block:
     expand: tuple[Tensor, Tensor]
     activation: Callable[[Tensor], Tensor]
     contract: tuple[Tensor, Tensor]
+    folded: KeptProduct
 
 
 @dataclass(frozen=True)
@@ -206,16 +232,15 @@ class BlockMap(DirectMap):
 
         normal, self.inverse = block.norm.normalised(y)
         weight, bias = block.expand
-        scaled = weight * block.norm.weight  # [m, d]
-        varying = normal @ scaled.T  # [N, m]
+        varying = (normal * block.norm.weight) @ weight.T  # [N, m]
         active, self.slope = value_and_slope(block.activation, varying + F.linear(block.norm.bias, weight, bias))
         self.contract = block.contract[0]
         pooled = y.mean(0) + F.linear(active.mean(0), *block.contract)
 
         # W1^T, the norm's weight and W_O fold into one matrix; the norm's two corrections have rank one each.
-        self.folded = block.output.T @ scaled.T  # [h * d_h, m]
-        self.mean_weight = self.slope * scaled.mean(1)  # [N, m]: its product with W2^T g is mean(c_i)
-        self.corr_weight = self.slope * varying / width  # [N, m]: ... mean(c_i * normal_i)
+        self.folded = block.folded.of((block.output * block.norm.weight[:, None]).T, weight.T)  # [h * d_h, m]
+        self.mean = weight @ (block.norm.weight / width)  # [m]: mean(c_i) = slope_i . (mean * W2^T g)
+        self.corr_weight = varying.mul_(self.slope).div_(width)  # [N, m]: its product with W2^T g is mean(c_i * normal_i)
         self.mean_row = block.output.sum(0)  # [h * d_h]
         self.corr_row = normal @ block.output  # [N, h * d_h]
         super().__init__(block.values, *pooled_gradient(pooled, head, tokens), prefix)
@@ -226,7 +251,7 @@ class BlockMap(DirectMap):
 
     @property
     def forming(self) -> int:
-        return self.pull_products + self.folded.numel() * self.output.shape[0]
+        return self.pull_products
 
     @property
     def precision(self) -> torch.dtype:
@@ -242,7 +267,7 @@ class BlockMap(DirectMap):
     def pull(self, g: Tensor) -> Tensor:
         hidden = g @ self.contract  # [M, m]
         u = product(self.slope * hidden[:, None], self.folded.T)
-        u -= (hidden @ self.mean_weight.T)[..., None] * self.mean_row
+        u -= ((hidden * self.mean) @ self.slope.T)[..., None] * self.mean_row
         u -= (hidden @ self.corr_weight.T)[..., None] * self.corr_row
         u *= self.inverse
         u += (g @ self.output)[:, None]
@@ -252,7 +277,7 @@ class BlockMap(DirectMap):
         dg = du.sum(1) @ self.output.T
         du = du * self.inverse
         dhidden = product(du, self.folded).mul_(self.slope).sum(1)
-        dhidden -= (du @ self.mean_row) @ self.mean_weight
+        dhidden -= (du @ self.mean_row) @ self.slope * self.mean
         dhidden -= (du * self.corr_row).sum(-1) @ self.corr_weight
         return dg + dhidden @ self.contract.T
 

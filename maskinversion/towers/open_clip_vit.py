@@ -1,12 +1,14 @@
 """open_clip's own VisionTransformer: OpenAI, LAION, DataComp, DFN and MetaCLIP weights, and CoCa."""
 
+from collections import defaultdict
+
 import open_clip
 import torch
 from open_clip.transformer import CustomResidualAttentionBlock, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from ..decomposition import Block, BlockMap, ChainMap, Head, LayerMap, PoolerMap
+from ..decomposition import Block, BlockMap, ChainMap, Head, KeptProduct, LayerMap, PoolerMap
 from ..errors import ModelError
 from ..pieces import Linear, Residual, Slope
 from .base import Tower
@@ -34,6 +36,7 @@ class OpenClipViT(Tower):
         self.patch_size = tuple(visual.patch_size)
         self.image_size = tuple(visual.image_size)
         self.blocks = visual.transformer.resblocks
+        self.folded = defaultdict(KeptProduct)
         self.projection = visual.proj
         self.width_out = visual.proj.shape[1]
         preprocess = getattr(visual, "preprocess_cfg", {})
@@ -60,7 +63,7 @@ class OpenClipViT(Tower):
         head = Head(read_norm(self.visual.ln_post), exact(self.visual.proj))
         if isinstance(block, CustomResidualAttentionBlock):
             return after, read_custom_block(block, tokens, head)
-        return after, BlockMap(read_block(block, tokens, after_attention), head, self.prefix)
+        return after, BlockMap(read_block(block, tokens, after_attention, self.folded[block]), head, self.prefix)
 
     def embed(self, tokens: Tensor) -> Tensor:
         visual = self.visual
@@ -102,7 +105,7 @@ def attend(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
     return block.attention(tokens.transpose(0, 1)).transpose(0, 1)
 
 
-def read_block(block: ResidualAttentionBlock, tokens: Tensor, after_attention: Tensor) -> Block:
+def read_block(block: ResidualAttentionBlock, tokens: Tensor, after_attention: Tensor, folded: KeptProduct) -> Block:
     """What the map needs of a block that takes `tokens` [1, N, d]; at least in float32."""
     attention = block.attn
     width = attention.embed_dim
@@ -117,6 +120,7 @@ def read_block(block: ResidualAttentionBlock, tokens: Tensor, after_attention: T
         expand=(exact(block.mlp.c_fc.weight), exact(block.mlp.c_fc.bias)),
         activation=block.mlp.gelu,
         contract=(scaled_rows(scale_2, exact(block.mlp.c_proj.weight)), scaled_rows(scale_2, exact(block.mlp.c_proj.bias))),
+        folded=folded,
     )
 
 

@@ -3,12 +3,14 @@
 Neither library is imported: their modules are recognised by the name of their class, and read by the names of their parts.
 """
 
+from collections import defaultdict
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from ..decomposition import Block, BlockMap, Head, LayerMap, Norm, PoolerMap, cosine_slope
+from ..decomposition import Block, BlockMap, Head, KeptProduct, LayerMap, Norm, PoolerMap, cosine_slope
 from ..errors import ModelError
 from ..pieces import Residual
 from .base import Tower
@@ -57,6 +59,7 @@ class TransformersViT(Tower):
         self.image_size = (side * self.patch_size[0], side * self.patch_size[1])
         self.interpolation = "bilinear" if self.flat_patches else "bicubic"
         self.blocks = vision.encoder.layers
+        self.folded = defaultdict(KeptProduct)
         self.width_out = self.projection.shape[0] if projection is None else self.projection.shape[1]
 
     @property
@@ -103,6 +106,7 @@ class TransformersViT(Tower):
             expand=(full(mlp.fc1.weight, y), full(mlp.fc1.bias, y)),
             activation=activation,
             contract=(full(mlp.fc2.weight, y), full(mlp.fc2.bias, y)),
+            folded=self.folded[block],
         )
         if self.visual_projection is None:
             projection = torch.eye(self.width_out, dtype=y.dtype, device=y.device)
