@@ -17,6 +17,7 @@ Shapes: M masks, N tokens, P = N - prefix patches, d width, m width of the MLP, 
 after the attention; `PoolerMap` is for models that pool with attention.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import copy
@@ -80,7 +81,7 @@ class Block:
 
     `values` [N, h, d_h] are the rows that the attention mixes, `after_attention` [N, d] is y, `output` [d, h * d_h] is W_O.
     `norm`, `expand` (W1 [m, d], b1 [m]), `activation`, `contract` (W2 [d, m], b2 [d]) are the MLP. A LayerScale is already
-    multiplied into `output` and `contract`. `folded` keeps W_O^T (the norm's weight) W1^T of this block between images.
+    multiplied into `output` and `contract`. `folded` keeps a product of this block's weights between images.
     """
 
     values: Tensor
@@ -102,17 +103,27 @@ class Head:
     bias: Tensor | None = None
 
 
-@dataclass(frozen=True)
 class WorkingSet:
-    """Bytes of the intermediate arrays: masks are worked on in chunks below `wide`, and those in parts below `narrow`."""
+    """The memory of one inversion: masks are worked on in chunks below `wide` bytes, and those in parts below `narrow`.
 
-    wide: int
-    narrow: int
+    A processor's parts stay in its cache. Arrays are used again at every step: new pages from the system take as long as the
+    arithmetic.
+    """
+
+    def __init__(self, device: torch.device, wide: int, narrow: int):
+        self.device, self.wide, self.narrow = device, wide, narrow
+        self.rooms: dict[object, Tensor] = {}
 
     @classmethod
     def of(cls, device: torch.device) -> "WorkingSet":
-        """A processor's parts stay in its cache, and larger chunks would be new pages from the system at every step."""
-        return cls(32 * 2**20, 8 * 2**20) if device.type == "cpu" else cls(128 * 2**20, 128 * 2**20)
+        return cls(device, 32 * 2**20, 8 * 2**20) if device.type == "cpu" else cls(device, 128 * 2**20, 128 * 2**20)
+
+    def array(self, owner: object, *shape: int, dtype: torch.dtype) -> Tensor:
+        """An array whose contents last until this owner asks for its next one."""
+        size = math.prod(shape) * dtype.itemsize
+        if owner not in self.rooms or len(self.rooms[owner]) < size:
+            self.rooms[owner] = torch.empty(size, dtype=torch.uint8, device=self.device)
+        return self.rooms[owner][:size].view(dtype).view(shape)
 
 
 class LayerMap(ABC):
@@ -122,16 +133,24 @@ class LayerMap(ABC):
     `transpose` the many small ones, for as many masks as the cache holds.
 
     wide, narrow: about the bytes that one mask takes in the first stage and in the second. forming: multiply-adds that it took to
-    make this map of an image's tokens. step_products: multiply-adds of one step of one mask.
+    make this map of an image's tokens, beyond the encoder's own. step_products: multiply-adds of one step of one mask.
     """
 
     wide: int
     narrow: int
     forming: int
     step_products: int
+    memory: WorkingSet
 
-    def lower(self, dtype: torch.dtype) -> None:  # noqa: B027
-        """From now on do the large products, if there are any, at this precision. Sums, the map and the loss keep theirs."""
+    def within(self, memory: WorkingSet) -> "LayerMap":
+        """The same map, working in this memory."""
+        form = copy(self)
+        form.memory = memory
+        return form
+
+    def lowered(self, dtype: torch.dtype) -> "LayerMap":
+        """The same map with its products at this precision, where that pays. Sums, the map and the loss keep theirs."""
+        return self
 
     def cheapest(self, masks: int, iterations: int) -> "LayerMap":
         """The form of this map that takes the fewest operations for so many masks and steps."""
@@ -165,6 +184,7 @@ class SelfAttentionMap(LayerMap):
         self.heads, self.head_width = values.shape[1:]
         self.values = values.transpose(0, 1).contiguous()  # [h, N, d_h]
         self.narrow = self.heads * self.tokens**2 * values.element_size()
+        self.memory = WorkingSet.of(values.device)
 
     @property
     def value_products(self) -> int:
@@ -173,7 +193,9 @@ class SelfAttentionMap(LayerMap):
 
     def relevance(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         by_head = queries.transpose(0, 1).flatten(1, 2)  # one product a head for all masks
-        rectified = (by_head @ self.values[:, self.prefix :].mT).relu_().unflatten(1, (len(queries), -1))  # [h, M, N, P]
+        scores = self.memory.array(self, *by_head.shape[:2], self.tokens - self.prefix, dtype=by_head.dtype)
+        torch.bmm(by_head, self.values[:, self.prefix :].mT, out=scores)
+        rectified = scores.relu_().unflatten(1, (len(queries), -1))  # [h, M, N, P]
         return rectified.sum(2).sum(0) / (self.heads * self.tokens), rectified
 
     def transpose(self, gradient: Tensor, rectified: Tensor) -> Tensor:
@@ -195,6 +217,7 @@ class DirectMap(SelfAttentionMap):
     def __init__(self, values: Tensor, seed: Tensor, unit: Tensor, prefix: int):
         super().__init__(values, prefix)
         self.seed, self.unit = seed, unit
+        self.precision = seed.dtype
 
     @property
     def step_products(self) -> int:
@@ -223,63 +246,67 @@ class DirectMap(SelfAttentionMap):
 
 
 class BlockMap(DirectMap):
-    """The map of a block whose MLP is two linear layers with an activation between them."""
+    """The map of a block whose MLP is two linear layers with an activation between them.
+
+    leaving [N, d]: the tokens that leave the block.
+    """
 
     def __init__(self, block: Block, head: Head, prefix: int):
         y = block.after_attention
         tokens, width = y.shape
         self.output = block.output
 
-        normal, self.inverse = block.norm.normalised(y)
+        normal, inverse = block.norm.normalised(y)
         weight, bias = block.expand
         varying = (normal * block.norm.weight) @ weight.T  # [N, m]
-        active, self.slope = value_and_slope(block.activation, varying + F.linear(block.norm.bias, weight, bias))
+        active, slope = value_and_slope(block.activation, varying + F.linear(block.norm.bias, weight, bias))
         self.contract = block.contract[0]
-        pooled = y.mean(0) + F.linear(active.mean(0), *block.contract)
+        self.leaving = y + F.linear(active, *block.contract)
 
-        # W1^T, the norm's weight and W_O fold into one matrix; the norm's two corrections have rank one each.
-        self.folded = block.folded.of((block.output * block.norm.weight[:, None]).T, weight.T)  # [h * d_h, m]
-        self.mean = weight @ (block.norm.weight / width)  # [m]: mean(c_i) = slope_i . (mean * W2^T g)
+        # W1^T, the norm's weight, its subtraction of the mean and W_O fold into one matrix; what is left of the norm has rank one.
+        centred = block.output - block.output.mean(0)
+        self.folded = block.folded.of((centred * block.norm.weight[:, None]).T, weight.T)  # [h * d_h, m]
+        self.slope = slope * inverse  # [N, m]
+        self.factor = self.slope  # at the precision of the large products
         self.corr_weight = varying.mul_(self.slope).div_(width)  # [N, m]: its product with W2^T g is mean(c_i * normal_i)
-        self.mean_row = block.output.sum(0)  # [h * d_h]
         self.corr_row = normal @ block.output  # [N, h * d_h]
-        super().__init__(block.values, *pooled_gradient(pooled, head, tokens), prefix)
+        super().__init__(block.values, *pooled_gradient(self.leaving.mean(0), head, tokens), prefix)
 
     @property
     def wide(self) -> int:
-        return (2 * self.slope.numel() + 3 * self.corr_row.numel()) * self.slope.element_size()
+        return self.slope.numel() * self.precision.itemsize + 3 * self.corr_row.numel() * self.slope.element_size()
 
     @property
     def forming(self) -> int:
-        return self.pull_products
+        return self.corr_row.numel() * len(self.output)
 
-    @property
-    def precision(self) -> torch.dtype:
-        return self.folded.dtype
-
-    def lower(self, dtype: torch.dtype) -> None:
-        self.folded = self.folded.to(dtype)
+    def lowered(self, dtype: torch.dtype) -> "BlockMap":
+        form = copy(self)
+        form.precision, form.folded, form.factor = dtype, self.folded.to(dtype), self.slope.to(dtype)
+        return form
 
     @property
     def pull_products(self) -> int:
         return self.slope.numel() * len(self.folded)
 
+    def hidden_of_all(self, masks: int) -> Tensor:
+        """Room for [M, N, m], which the layers take in turns."""
+        return self.memory.array(BlockMap, masks, *self.slope.shape, dtype=self.precision)
+
     def pull(self, g: Tensor) -> Tensor:
         hidden = g @ self.contract  # [M, m]
-        u = product(self.slope * hidden[:, None], self.folded.T)
-        u -= ((hidden * self.mean) @ self.slope.T)[..., None] * self.mean_row
-        u -= (hidden @ self.corr_weight.T)[..., None] * self.corr_row
-        u *= self.inverse
-        u += (g @ self.output)[:, None]
-        return u
+        of_all = self.hidden_of_all(len(g))
+        torch.mul(self.factor, hidden.to(self.precision)[:, None], out=of_all)
+        u = (of_all @ self.folded.T).to(g.dtype)
+        u.addcmul_((hidden @ self.corr_weight.T)[..., None], self.corr_row, value=-1)
+        return u.add_((g @ self.output)[:, None])
 
     def push(self, du: Tensor) -> Tensor:
-        dg = du.sum(1) @ self.output.T
-        du = du * self.inverse
-        dhidden = product(du, self.folded).mul_(self.slope).sum(1)
-        dhidden -= (du @ self.mean_row) @ self.slope * self.mean
+        of_all = self.hidden_of_all(len(du))
+        torch.mm(du.to(self.precision).flatten(0, 1), self.folded, out=of_all.flatten(0, 1))
+        dhidden = of_all.mul_(self.factor).sum(1).to(du.dtype)
         dhidden -= (du * self.corr_row).sum(-1) @ self.corr_weight
-        return dg + dhidden @ self.contract.T
+        return du.sum(1) @ self.output.T + dhidden @ self.contract.T
 
 
 class ChainMap(DirectMap):
@@ -291,7 +318,6 @@ class ChainMap(DirectMap):
     def __init__(self, values: Tensor, pieces: list[Piece], leaving: Tensor, head: Head, prefix: int):
         super().__init__(values, *pooled_gradient(leaving.mean(0), head, len(leaving)), prefix)
         self.pieces = pieces
-        self.lowered: torch.dtype | None = None
 
     @property
     def wide(self) -> int:
@@ -302,13 +328,11 @@ class ChainMap(DirectMap):
     def forming(self) -> int:
         return self.pull_products
 
-    @property
-    def precision(self) -> torch.dtype:
-        return self.lowered or self.seed.dtype
-
-    def lower(self, dtype: torch.dtype) -> None:
-        self.lowered = dtype
-        self.pieces = [piece.lowered(dtype) for piece in self.pieces]
+    def lowered(self, dtype: torch.dtype) -> "ChainMap":
+        form = copy(self)
+        form.precision = dtype
+        form.pieces = [piece.lowered(dtype) for piece in self.pieces]
+        return form
 
     @property
     def pull_products(self) -> int:
@@ -329,18 +353,19 @@ class TabulatedMap(SelfAttentionMap):
 
     def __init__(self, source: DirectMap):
         super().__init__(source.values.transpose(0, 1), source.prefix)
+        self.memory = source.memory
         self.unit = source.unit
         self.forming = source.forming + source.seed.shape[1] * source.pull_products
         width, entries = source.seed.shape[1], self.tokens * self.head_width
         self.table = source.seed.new_empty(self.heads, width, entries, dtype=source.precision)
         # What the tokens share is large: it keeps its digits.
         self.common = source.seed.new_empty(self.heads, width, 1, self.head_width)
-        rows = max(1, WorkingSet.of(source.seed.device).wide // source.wide)
+        rows = max(1, self.memory.wide // source.wide)
         for first in range(0, width, rows):
             chosen = slice(first, first + rows)
             u = source.by_head(source.pull(source.seed.T[chosen])).transpose(0, 1)  # [h, rows, N, d_h]
             self.common[:, chosen] = u.mean(2, keepdim=True)
-            self.table[:, chosen] = (u - self.common[:, chosen]).flatten(2)
+            self.table[:, chosen].unflatten(2, (self.tokens, -1)).copy_(u.sub_(self.common[:, chosen]))
 
     @staticmethod
     def worthwhile(source: DirectMap, masks: int, iterations: int) -> bool:
@@ -352,7 +377,7 @@ class TabulatedMap(SelfAttentionMap):
         entries = source.tokens * source.heads * source.head_width
         if entries * width * source.precision.itemsize > TABLE_BYTES:
             return False
-        at_once = max(1, min(masks, WorkingSet.of(source.seed.device).wide // (entries * source.seed.element_size())))
+        at_once = max(1, min(masks, source.memory.wide // (entries * source.precision.itemsize)))
         reads = READ_COST * entries * width * -(-masks // at_once)
         table = width * source.pull_products + 2 * iterations * (masks * entries * width + reads)
         return table < 2 * iterations * masks * source.pull_products
@@ -363,17 +388,28 @@ class TabulatedMap(SelfAttentionMap):
 
     @property
     def wide(self) -> int:
-        return self.values.numel() * self.values.element_size()
+        return self.values.numel() * self.table.dtype.itemsize
 
     def queries(self, direction: Tensor) -> Tensor:
         # U is blind to what is taken away, on which bfloat16 would spend its digits.
         direction = direction - (direction @ self.unit)[:, None] * self.unit
-        varying = product(direction.expand(self.heads, -1, -1), self.table).unflatten(2, (self.tokens, -1))
-        return varying.add_((direction @ self.common[:, :, 0])[:, :, None]).transpose(0, 1)
+        u = self.memory.array((self, "queries"), self.heads, len(direction), self.table.shape[2], dtype=direction.dtype)
+        varying = self.at_precision(u)
+        torch.bmm(direction.to(varying.dtype).expand(self.heads, -1, -1), self.table, out=varying)
+        u = u.copy_(varying).unflatten(2, (self.tokens, -1))
+        return u.add_((direction @ self.common[:, :, 0])[:, :, None]).transpose(0, 1)
 
     def gather(self, du: Tensor) -> Tensor:
         du = du.transpose(0, 1)  # [h, M, N, d_h]
-        return (product(du.flatten(2), self.table.mT) + du.sum(2) @ self.common[:, :, 0].mT).sum(0)
+        flat = du.flatten(2)
+        varying = self.at_precision(flat).copy_(flat) @ self.table.mT
+        return (varying.to(du.dtype) + du.sum(2) @ self.common[:, :, 0].mT).sum(0)
+
+    def at_precision(self, like: Tensor) -> Tensor:
+        """Itself, or room for it at the precision of the table."""
+        if like.dtype == self.table.dtype:
+            return like
+        return self.memory.array(TabulatedMap, *like.shape, dtype=self.table.dtype)
 
 
 class PoolerMap(LayerMap):
@@ -394,6 +430,7 @@ class PoolerMap(LayerMap):
         self.forming = 0
         self.wide = 8 * values[0].numel() * values.element_size()
         self.narrow = 2 * self.values.shape[0] * self.values.shape[1] * values.element_size()
+        self.memory = WorkingSet.of(values.device)
 
     @property
     def query_products(self) -> int:

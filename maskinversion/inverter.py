@@ -120,9 +120,6 @@ class MaskInverter:
             mean, std = (torch.tensor(v)[:, None, None] for v in (tower.mean, tower.std))
             canvas = (geometry.to_model(pixels, tower.interpolation, fill=mean) - mean) / std
             layers = tower.encode(canvas.to(tower.device), self.layers)
-            if self.precision == "fast" and bfloat16_is_faster(tower.device):
-                for found in layers.maps:
-                    found.lower(torch.bfloat16)
         return EncodedImage(
             layers.maps,
             layers.grid,
@@ -171,18 +168,20 @@ class MaskInverter:
         update = AdamW(tokens, self.lr)
         anchor = F.normalize(start, dim=0)
         losses = tokens.new_empty(self.iterations, len(masks))
-        maps_of = [m.cheapest(len(masks), self.iterations) for m in encoded.maps]
-        relevance = tokens.new_empty(len(masks), encoded.grid[0] * encoded.grid[1])
         memory = WorkingSet.of(start.device)
-        chunks = sliced(slice(0, len(masks)), memory.wide // max(m.wide for m in maps_of))
-        parts = [sliced(chunk, memory.narrow // sum(m.narrow for m in maps_of)) for chunk in chunks]
+        exact = [m.within(memory) for m in encoded.maps]
+        lowered = self.precision == "fast" and bfloat16_is_faster(start.device)
+        maps_of = [m.lowered(torch.bfloat16) for m in exact] if lowered else exact
+        maps_of = [m.cheapest(len(masks), self.iterations) for m in maps_of]
+        common = [m.queries(anchor[None]) for m in exact]  # all tokens start alike
+        relevance = tokens.new_empty(len(masks), encoded.grid[0] * encoded.grid[1])
         for step in range(self.iterations):
             gradient = torch.empty_like(tokens)
-            for chunk, within in zip(chunks, parts, strict=True):
+            for chunk in sliced(slice(0, len(masks)), memory.wide // max(m.wide for m in maps_of)):
                 length = tokens[chunk].norm(dim=1, keepdim=True)
                 unit = tokens[chunk] / length
-                queries = [m.queries(unit) if step else alike(m.queries(unit[:1]), len(unit)) for m in maps_of]
-                for part in within:
+                queries = [m.queries(unit) for m in maps_of] if step else [alike(u, len(unit)) for u in common]
+                for part in sliced(chunk, memory.narrow // sum(m.narrow for m in maps_of)):
                     here = slice(part.start - chunk.start, part.stop - chunk.start)
                     found = [m.relevance(u[here]) for m, u in zip(maps_of, queries, strict=True)]
                     relevance[part] = sum(r for r, _ in found)

@@ -225,7 +225,7 @@ def test_masks_are_independent_of_one_another_and_of_chunks(monkeypatch):
     alone = inverter.invert(encoded, masks[1])
     found = [many]
     for wide, narrow in ((1, 1), (2**40, 1), (encoded.maps[0].wide * 7, encoded.maps[0].narrow * 3)):
-        monkeypatch.setattr(WorkingSet, "of", lambda device, sizes=(wide, narrow): WorkingSet(*sizes))
+        monkeypatch.setattr(WorkingSet, "of", lambda device, sizes=(wide, narrow): WorkingSet(device, *sizes))
         found.append(inverter.invert(encoded, masks.repeat(20, 1, 1)))
     for other in found:
         torch.testing.assert_close(other.embeddings[1::3], alone.embeddings.expand(20, -1), rtol=1e-9, atol=1e-9)

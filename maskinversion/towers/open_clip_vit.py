@@ -51,19 +51,16 @@ class OpenClipViT(Tower):
         return visual.ln_pre(tokens + positions(visual.positional_embedding[None], grid, visual.grid_size, 1).to(tokens.dtype))
 
     def through(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
-        if isinstance(block, CustomResidualAttentionBlock):
-            after = block(tokens)
-        else:
-            after_attention = tokens + block.ls_1(attend(block, block.ln_1(tokens)))
-            after = after_attention + block.ls_2(block.mlp(block.ln_2(after_attention)))
         if not wanted:
-            return after, None
+            return block(tokens), None
         if self.visual.attn_pool is not None:
+            after = block(tokens)
             return after, self.read_pooler(exact(after[0]))
         head = Head(read_norm(self.visual.ln_post), exact(self.visual.proj))
         if isinstance(block, CustomResidualAttentionBlock):
-            return after, read_custom_block(block, tokens, head)
-        return after, BlockMap(read_block(block, tokens, after_attention, self.folded[block]), head, self.prefix)
+            return block(tokens), read_custom_block(block, tokens, head)
+        found = BlockMap(read_block(block, tokens, self.folded[block]), head, self.prefix)
+        return found.leaving[None].to(tokens.dtype), found
 
     def embed(self, tokens: Tensor) -> Tensor:
         visual = self.visual
@@ -98,23 +95,18 @@ class OpenClipViT(Tower):
         return PoolerMap(v.transpose(0, 1), [*pieces, Linear(projection.T)], identity, self.prefix)
 
 
-def attend(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
-    """The block's own attention of [B, N, d], whichever order of dimensions it was built for."""
-    if block.attn.batch_first:
-        return block.attention(tokens)
-    return block.attention(tokens.transpose(0, 1)).transpose(0, 1)
-
-
-def read_block(block: ResidualAttentionBlock, tokens: Tensor, after_attention: Tensor, folded: KeptProduct) -> Block:
+def read_block(block: ResidualAttentionBlock, tokens: Tensor, folded: KeptProduct) -> Block:
     """What the map needs of a block that takes `tokens` [1, N, d]; at least in float32."""
     attention = block.attn
-    width = attention.embed_dim
-    entering = block.ln_1(tokens)[0]
-    values = linear(entering, attention.in_proj_weight[2 * width :], attention.in_proj_bias[2 * width :])
+    q, k, v = (
+        part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+        for part in linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias).chunk(3, -1)
+    )
+    mixed = attention.out_proj(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
     scale_1, scale_2 = layer_scale(block.ls_1), layer_scale(block.ls_2)
     return Block(
-        values=exact(values).unflatten(-1, (attention.num_heads, -1)),
-        after_attention=exact(after_attention[0]),
+        values=exact(v[0]).transpose(0, 1),
+        after_attention=exact(tokens + block.ls_1(mixed))[0],
         output=scaled_rows(scale_1, exact(attention.out_proj.weight)),
         norm=read_norm(block.ln_2),
         expand=(exact(block.mlp.c_fc.weight), exact(block.mlp.c_fc.bias)),

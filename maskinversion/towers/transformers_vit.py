@@ -92,11 +92,9 @@ class TransformersViT(Tower):
             for project in (attention.q_proj, attention.k_proj, attention.v_proj)
         )
         y = tokens + attention.out_proj(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        after = y + mlp.fc2(activation(mlp.fc1(block.layer_norm2(y))))
-        if not wanted:
-            return after, None
-        if self.pooler is not None:
-            return after, self.read_pooler(exact(after[0]))
+        if not wanted or self.pooler is not None:
+            after = y + mlp.fc2(activation(mlp.fc1(block.layer_norm2(y))))
+            return after, self.read_pooler(exact(after[0])) if wanted else None
         y = exact(y[0])
         read = Block(
             values=exact(v[0]).transpose(0, 1),
@@ -112,7 +110,8 @@ class TransformersViT(Tower):
             projection = torch.eye(self.width_out, dtype=y.dtype, device=y.device)
         else:
             projection = full(self.projection, y)
-        return after, BlockMap(read, Head(full_norm(self.vision.post_layernorm, y), projection), self.prefix)
+        found = BlockMap(read, Head(full_norm(self.vision.post_layernorm, y), projection), self.prefix)
+        return found.leaving[None].to(tokens.dtype), found
 
     def embed(self, tokens: Tensor) -> Tensor:
         norm = self.vision.post_layernorm
