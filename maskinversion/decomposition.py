@@ -112,18 +112,18 @@ class WorkingSet:
 
     def __init__(self, device: torch.device, wide: int, narrow: int):
         self.device, self.wide, self.narrow = device, wide, narrow
-        self.rooms: dict[object, Tensor] = {}
+        self.rooms: dict[tuple[str, int], Tensor] = {}
 
     @classmethod
     def of(cls, device: torch.device) -> "WorkingSet":
         return cls(device, 32 * 2**20, 8 * 2**20) if device.type == "cpu" else cls(device, 128 * 2**20, 128 * 2**20)
 
-    def array(self, owner: object, *shape: int, dtype: torch.dtype) -> Tensor:
-        """An array whose contents last until this owner asks for its next one."""
-        size = math.prod(shape) * dtype.itemsize
-        if owner not in self.rooms or len(self.rooms[owner]) < size:
-            self.rooms[owner] = torch.empty(size, dtype=torch.uint8, device=self.device)
-        return self.rooms[owner][:size].view(dtype).view(shape)
+    def array(self, name: str, *shape: int, dtype: torch.dtype, of: object = None) -> Tensor:
+        """An array whose contents last until the next one of this name, of this object if one is given, is asked for."""
+        room, size = (name, id(of)), math.prod(shape) * dtype.itemsize
+        if room not in self.rooms or len(self.rooms[room]) < size:
+            self.rooms[room] = torch.empty(size, dtype=torch.uint8, device=self.device)
+        return self.rooms[room][:size].view(dtype).view(shape)
 
 
 class LayerMap(ABC):
@@ -193,7 +193,7 @@ class SelfAttentionMap(LayerMap):
 
     def relevance(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         by_head = queries.transpose(0, 1).flatten(1, 2)  # one product a head for all masks
-        scores = self.memory.array(self, *by_head.shape[:2], self.tokens - self.prefix, dtype=by_head.dtype)
+        scores = self.memory.array("scores", *by_head.shape[:2], self.tokens - self.prefix, dtype=by_head.dtype, of=self)
         torch.bmm(by_head, self.values[:, self.prefix :].mT, out=scores)
         rectified = scores.relu_().unflatten(1, (len(queries), -1))  # [h, M, N, P]
         return rectified.sum(2).sum(0) / (self.heads * self.tokens), rectified
@@ -289,23 +289,20 @@ class BlockMap(DirectMap):
     def pull_products(self) -> int:
         return self.slope.numel() * len(self.folded)
 
-    def hidden_of_all(self, masks: int) -> Tensor:
-        """Room for [M, N, m], which the layers take in turns."""
-        return self.memory.array(BlockMap, masks, *self.slope.shape, dtype=self.precision)
-
     def pull(self, g: Tensor) -> Tensor:
         hidden = g @ self.contract  # [M, m]
-        of_all = self.hidden_of_all(len(g))
+        of_all = self.memory.array("hidden", len(g), *self.slope.shape, dtype=self.precision)
         torch.mul(self.factor, hidden.to(self.precision)[:, None], out=of_all)
-        u = (of_all @ self.folded.T).to(g.dtype)
+        u = self.memory.array("queries", len(g), *self.corr_row.shape, dtype=g.dtype, of=self).copy_(of_all @ self.folded.T)
         u.addcmul_((hidden @ self.corr_weight.T)[..., None], self.corr_row, value=-1)
         return u.add_((g @ self.output)[:, None])
 
     def push(self, du: Tensor) -> Tensor:
-        of_all = self.hidden_of_all(len(du))
+        of_all = self.memory.array("hidden", len(du), *self.slope.shape, dtype=self.precision)
         torch.mm(du.to(self.precision).flatten(0, 1), self.folded, out=of_all.flatten(0, 1))
         dhidden = of_all.mul_(self.factor).sum(1).to(du.dtype)
-        dhidden -= (du * self.corr_row).sum(-1) @ self.corr_weight
+        corrected = torch.mul(du, self.corr_row, out=self.memory.array("corrected", *du.shape, dtype=du.dtype))
+        dhidden -= corrected.sum(-1) @ self.corr_weight
         return du.sum(1) @ self.output.T + dhidden @ self.contract.T
 
 
@@ -393,7 +390,7 @@ class TabulatedMap(SelfAttentionMap):
     def queries(self, direction: Tensor) -> Tensor:
         # U is blind to what is taken away, on which bfloat16 would spend its digits.
         direction = direction - (direction @ self.unit)[:, None] * self.unit
-        u = self.memory.array((self, "queries"), self.heads, len(direction), self.table.shape[2], dtype=direction.dtype)
+        u = self.memory.array("queries", self.heads, len(direction), self.table.shape[2], dtype=direction.dtype, of=self)
         varying = self.at_precision(u)
         torch.bmm(direction.to(varying.dtype).expand(self.heads, -1, -1), self.table, out=varying)
         u = u.copy_(varying).unflatten(2, (self.tokens, -1))
@@ -409,7 +406,7 @@ class TabulatedMap(SelfAttentionMap):
         """Itself, or room for it at the precision of the table."""
         if like.dtype == self.table.dtype:
             return like
-        return self.memory.array(TabulatedMap, *like.shape, dtype=self.table.dtype)
+        return self.memory.array("hidden", *like.shape, dtype=self.table.dtype)
 
 
 class PoolerMap(LayerMap):

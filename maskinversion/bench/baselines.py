@@ -10,12 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def forward(visual: nn.Module, pixels: Tensor, masks: Tensor, iterations: int, lr: float) -> Tensor:
-    """One plain encoder pass: the floor."""
-    with torch.no_grad():
-        return visual(pixels).expand(len(masks), -1)
-
-
 def shared_autograd(visual: nn.Module, pixels: Tensor, masks: Tensor, iterations: int, lr: float) -> Tensor:
     """The image encoded once; the map and its gradient by autograd through the last block, at every step."""
     embedding, block, entering = encode(visual, pixels)
@@ -46,7 +40,7 @@ def explicit_decomposition(visual: nn.Module, pixels: Tensor, masks: Tensor, ite
     return optimise(embedding, relevance, visual, masks, pixels, iterations, lr)
 
 
-BASELINES: dict[str, Callable] = {f.__name__: f for f in (forward, shared_autograd, explicit_decomposition)}
+BASELINES: dict[str, Callable] = {f.__name__: f for f in (shared_autograd, explicit_decomposition)}
 
 
 def encode(visual: nn.Module, pixels: Tensor) -> tuple[Tensor, nn.Module, Tensor]:
