@@ -30,19 +30,21 @@ def test_a_baseline_comes_to_the_same_tokens(baseline):
 
 def test_a_small_run(tmp_path, capsys):
     pytest.importorskip("matplotlib")
-    arguments = ["bench", "--model", "ViT-S-32", "--masks", "1", "2", "--repeats", "1", "--methods", "forward", "exact"]
+    methods = ("forward", "exact", "fast")
+    arguments = ["bench", "--model", "ViT-S-32", "--masks", "1", "2", "--repeats", "1", "--methods", *methods]
     assert main([*arguments, "--out", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "bench.json").read_text())
-    assert [(row["method"], row["masks"]) for row in rows] == [(m, n) for n in (1, 2) for m in ("forward", "exact")]
+    assert [(row["method"], row["masks"]) for row in rows] == [(m, n) for n in (1, 2) for m in methods]
     assert all(row["seconds"] == row["floor"] > 0 for row in rows if row["method"] == "forward")
-    assert all(row["seconds"] > row["floor"] > 0 for row in rows if row["method"] == "exact")
+    assert all(row["seconds"] > row["floor"] > 0 for row in rows if row["method"] != "forward")
     assert "| exact | " in capsys.readouterr().out and (tmp_path / "bench.png").stat().st_size > 1000
-    rows[0]["seconds"] = rows[2]["seconds"] = 12345.0
+    assert all(min(row["cosines"]) > 0.99 and len(row["cosines"]) == row["masks"] for row in rows if row["method"] == "fast")
+    rows[0]["seconds"] = rows[3]["seconds"] = 12345.0
     (tmp_path / "bench.json").write_text(json.dumps(rows))
     assert main([*arguments[:3], "--masks", "2", "3", *arguments[6:], "--out", str(tmp_path)]) == 0
     added = json.loads((tmp_path / "bench.json").read_text())
-    assert [(row["method"], row["masks"]) for row in added] == [(m, n) for n in (1, 2, 3) for m in ("forward", "exact")]
-    assert [row["seconds"] == 12345.0 for row in added] == [True, *[False] * 5]
+    assert [(row["method"], row["masks"]) for row in added] == [(m, n) for n in (1, 2, 3) for m in methods]
+    assert [row["seconds"] == 12345.0 for row in added] == [True, *[False] * 8]
 
 
 def test_a_slow_down_fails_the_check(tmp_path, capsys):

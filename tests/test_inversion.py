@@ -217,6 +217,21 @@ def test_half_precision_weights_keep_the_optimisation_in_float32():
     assert F.cosine_similarity(results[0].embeddings, results[1].embeddings).min() > 0.99
 
 
+def test_a_kept_product_is_formed_anew_when_the_weights_are_others():
+    image, masks = picture(48, 2)
+    clip = small_clip()
+    inverter = mi.MaskInverter(clip, layers=2)
+    inverter.encode(image)
+    before = [kept.kept for kept in clip.tower.folded.values()]
+    inverter.encode(image)
+    assert all(kept.kept is earlier for kept, earlier in zip(clip.tower.folded.values(), before, strict=True))
+    clip.model.visual.transformer.resblocks[-1].mlp.c_fc.weight.data[3, 5] += 0.01
+    found = inverter.invert(inverter.encode(image), masks)
+    assert [kept.kept is earlier for kept, earlier in zip(clip.tower.folded.values(), before, strict=True)] == [True, False]
+    anew = mi.MaskInverter(mi.Clip("anew", OpenClipViT(clip.model.visual), clip.model), layers=2)
+    assert torch.equal(found.embeddings, anew.invert(anew.encode(image), masks).embeddings)
+
+
 def test_masks_are_independent_of_one_another_and_of_chunks(monkeypatch):
     image, masks = picture(48, 3)
     inverter = mi.MaskInverter(small_clip())

@@ -152,6 +152,10 @@ def table(rows: list[dict]) -> str:
         if method == "exact":
             counted = [found[method, count].get("predicted") if (method, count) in found else None for count in counts]
             lines.append(f"| *predicted by counting* | {' | '.join('' if p is None else f'{p:.2f}' for p in counted)} |")
+        if method == "fast":
+            cosines = [found[method, count].get("cosines") if (method, count) in found else None for count in counts]
+            cells = ["" if c is None else f"{min(c):.5f} ({sum(x >= 0.999 for x in c)} of {len(c)})" for c in cosines]
+            lines.append(f"| *its tokens' smallest cosine to exact (from 0.999 on)* | {' | '.join(cells)} |")
     for baseline, ours in itertools.product(("reference", "shared_autograd", "explicit_decomposition"), ("exact", "fast")):
         cells = [
             f"{passes(found[baseline, count]) / passes(found[ours, count]):.1f}x"

@@ -35,7 +35,7 @@ class Picture:
         self._encoded: dict[tuple, EncodedImage] = {}
 
     def encoded(self, inverter: MaskInverter) -> EncodedImage:
-        key = (id(inverter.clip), inverter.image_size, inverter.fit, inverter.layers, inverter.precision)
+        key = (id(inverter.clip), inverter.image_size, inverter.fit, inverter.layers)
         if key not in self._encoded:
             self._encoded[key] = inverter.encode(self.pixels.permute(1, 2, 0))
         return self._encoded[key]
