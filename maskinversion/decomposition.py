@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .pieces import Linear, Piece, pull_through, push_through
+from .products import KeptProduct, linear
 
 TABLE_BYTES = 320 * 2**20  # what a TabulatedMap may take
 # Multiply-adds that take as long as reading one number from memory: about 20 was measured on a server's CPU (products of 1, 13,
@@ -48,31 +49,6 @@ class Norm:
         centred = x - x.mean(-1, keepdim=True)
         inverse = (centred.square().mean(-1, keepdim=True) + self.eps).rsqrt()
         return centred * inverse, inverse
-
-
-class KeptProduct:
-    """The product of two weights, kept from image to image for as long as it is theirs.
-
-    Weights are swapped, patched and moved under our hands, so every time a random vector tells whether it still is (Freivalds,
-    1977): that reads the three matrices once.
-    """
-
-    def __init__(self):
-        self.kept: Tensor | None = None
-
-    def of(self, left: Tensor, right: Tensor) -> Tensor:
-        """left [a, b] @ right [b, c], at their precision."""
-        if self.kept is None or (self.kept.dtype, self.kept.device) != (left.dtype, left.device) or not self.holds(left, right):
-            self.kept = left @ right
-        return self.kept
-
-    def holds(self, left: Tensor, right: Tensor) -> bool:
-        if self.kept.shape != (len(left), right.shape[1]):
-            return False
-        generator = torch.Generator(right.device).manual_seed(0)  # not the one of the whole program
-        probe = torch.randn(right.shape[1], generator=generator, dtype=right.dtype, device=right.device)
-        expected = left @ (right @ probe)
-        return bool((self.kept @ probe - expected).norm() <= 100 * torch.finfo(left.dtype).eps * expected.norm())
 
 
 @dataclass(frozen=True)
@@ -126,6 +102,12 @@ class WorkingSet:
         return self.rooms[room][:size].view(dtype).view(shape)
 
 
+def sliced(whole: slice, size: int) -> list[slice]:
+    """A slice in consecutive ones of at most `size`, or of 1."""
+    size = max(1, size)
+    return [slice(i, min(i + size, whole.stop)) for i in range(whole.start, whole.stop, size)]
+
+
 class LayerMap(ABC):
     """The map of one layer for a fixed image, a rectified linear function of the unit token e.
 
@@ -155,6 +137,10 @@ class LayerMap(ABC):
     def cheapest(self, masks: int, iterations: int) -> "LayerMap":
         """The form of this map that takes the fewest operations for so many masks and steps."""
         return self
+
+    @abstractmethod
+    def room(self, masks: int) -> Tensor:
+        """Memory for the queries of so many masks [M, ...]."""
 
     @abstractmethod
     def queries(self, direction: Tensor) -> Tensor:
@@ -234,8 +220,12 @@ class DirectMap(SelfAttentionMap):
     def push(self, du: Tensor) -> Tensor:
         """The transpose of `pull`: [M, N, h * d_h] to [M, d]."""
 
+    def room(self, masks: int) -> Tensor:
+        shape = (masks, self.tokens, self.heads * self.head_width)
+        return self.by_head(self.memory.array("queries", *shape, dtype=self.seed.dtype, of=self))
+
     def queries(self, direction: Tensor) -> Tensor:
-        return self.by_head(self.pull(direction @ self.seed.T))
+        return self.by_head(self.pull(linear(direction, self.seed)))
 
     def by_head(self, u: Tensor) -> Tensor:
         """[M, N, h * d_h] as [M, h, N, d_h]."""
@@ -266,6 +256,7 @@ class BlockMap(DirectMap):
         # W1^T, the norm's weight, its subtraction of the mean and W_O fold into one matrix; what is left of the norm has rank one.
         centred = block.output - block.output.mean(0)
         self.folded = block.folded.of((centred * block.norm.weight[:, None]).T, weight.T)  # [h * d_h, m]
+        self.folded_back = block.folded.transposed  # [m, h * d_h]
         self.slope = slope * inverse  # [N, m]
         self.factor = self.slope  # at the precision of the large products
         self.corr_weight = varying.mul_(self.slope).div_(width)  # [N, m]: its product with W2^T g is mean(c_i * normal_i)
@@ -274,7 +265,7 @@ class BlockMap(DirectMap):
 
     @property
     def wide(self) -> int:
-        return self.slope.numel() * self.precision.itemsize + 3 * self.corr_row.numel() * self.slope.element_size()
+        return self.corr_row.numel() * self.corr_row.element_size()
 
     @property
     def forming(self) -> int:
@@ -282,28 +273,37 @@ class BlockMap(DirectMap):
 
     def lowered(self, dtype: torch.dtype) -> "BlockMap":
         form = copy(self)
-        form.precision, form.folded, form.factor = dtype, self.folded.to(dtype), self.slope.to(dtype)
+        form.precision, form.factor = dtype, self.slope.to(dtype)
+        form.folded, form.folded_back = self.folded.to(dtype), self.folded_back.to(dtype)
         return form
 
     @property
     def pull_products(self) -> int:
         return self.slope.numel() * len(self.folded)
 
+    def parts(self, masks: int) -> list[slice]:
+        """As many masks at a time as the cache holds the hidden layer of."""
+        return sliced(slice(0, masks), self.memory.narrow // (self.slope.numel() * self.precision.itemsize))
+
     def pull(self, g: Tensor) -> Tensor:
         hidden = g @ self.contract  # [M, m]
-        of_all = self.memory.array("hidden", len(g), *self.slope.shape, dtype=self.precision)
-        torch.mul(self.factor, hidden.to(self.precision)[:, None], out=of_all)
-        u = self.memory.array("queries", len(g), *self.corr_row.shape, dtype=g.dtype, of=self).copy_(of_all @ self.folded.T)
-        u.addcmul_((hidden @ self.corr_weight.T)[..., None], self.corr_row, value=-1)
+        lowered = hidden.to(self.precision)
+        u = self.room(len(g)).transpose(1, 2).flatten(2)
+        for part in self.parts(len(g)):
+            of_all = self.memory.array("hidden", len(lowered[part]), *self.slope.shape, dtype=self.precision)
+            u[part] = linear(torch.mul(self.factor, lowered[part, None], out=of_all), self.folded)
+        u.addcmul_(linear(hidden, self.corr_weight)[..., None], self.corr_row, value=-1)
         return u.add_((g @ self.output)[:, None])
 
     def push(self, du: Tensor) -> Tensor:
-        of_all = self.memory.array("hidden", len(du), *self.slope.shape, dtype=self.precision)
-        torch.mm(du.to(self.precision).flatten(0, 1), self.folded, out=of_all.flatten(0, 1))
-        dhidden = of_all.mul_(self.factor).sum(1).to(du.dtype)
-        corrected = torch.mul(du, self.corr_row, out=self.memory.array("corrected", *du.shape, dtype=du.dtype))
-        dhidden -= corrected.sum(-1) @ self.corr_weight
-        return du.sum(1) @ self.output.T + dhidden @ self.contract.T
+        dhidden = du.new_empty(len(du), len(self.folded_back))
+        corrected = du.new_empty(len(du), self.tokens)
+        for part in self.parts(len(du)):
+            dhidden[part] = linear(du[part].to(self.precision), self.folded_back).mul_(self.factor).sum(1)
+            product = self.memory.array("corrected", *du[part].shape, dtype=du.dtype)
+            corrected[part] = torch.mul(du[part], self.corr_row, out=product).sum(-1)
+        dhidden -= corrected @ self.corr_weight
+        return linear(du.sum(1), self.output) + linear(dhidden, self.contract)
 
 
 class ChainMap(DirectMap):
@@ -387,14 +387,20 @@ class TabulatedMap(SelfAttentionMap):
     def wide(self) -> int:
         return self.values.numel() * self.table.dtype.itemsize
 
+    def room(self, masks: int) -> Tensor:
+        shape = (self.heads, masks, self.tokens, self.head_width)
+        return self.memory.array("queries", *shape, dtype=self.values.dtype, of=self).transpose(0, 1)
+
     def queries(self, direction: Tensor) -> Tensor:
         # U is blind to what is taken away, on which bfloat16 would spend its digits.
         direction = direction - (direction @ self.unit)[:, None] * self.unit
-        u = self.memory.array("queries", self.heads, len(direction), self.table.shape[2], dtype=direction.dtype, of=self)
-        varying = self.at_precision(u)
+        room = self.room(len(direction))
+        u = room.transpose(0, 1)  # [h, M, N, d_h]
+        varying = self.at_precision(u.flatten(2))
         torch.bmm(direction.to(varying.dtype).expand(self.heads, -1, -1), self.table, out=varying)
-        u = u.copy_(varying).unflatten(2, (self.tokens, -1))
-        return u.add_((direction @ self.common[:, :, 0])[:, :, None]).transpose(0, 1)
+        u.flatten(2).copy_(varying)
+        u.add_((direction @ self.common[:, :, 0])[:, :, None])
+        return room
 
     def gather(self, du: Tensor) -> Tensor:
         du = du.transpose(0, 1)  # [h, M, N, d_h]
@@ -447,6 +453,9 @@ class PoolerMap(LayerMap):
         folded.pieces = [Linear(self.queries(torch.eye(self.width).to(self.values)).flatten(1))]
         folded.forming += forming
         return folded
+
+    def room(self, masks: int) -> Tensor:
+        return self.values.new_empty(masks, self.heads, self.head_width)
 
     def queries(self, direction: Tensor) -> Tensor:
         return pull_through(self.pieces, direction[:, None])[:, 0].unflatten(-1, (self.heads, self.head_width))

@@ -5,20 +5,19 @@ Maps", arXiv 2407.20034. It departs from the published package in cost only: the
 masks, the gradient is a closed form (`decomposition`, `objective`), and the model is only read.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .clip import Clip
-from .decomposition import LayerMap, WorkingSet
+from .decomposition import LayerMap, WorkingSet, sliced
 from .errors import InputError, memory_advice
 from .geometry import FITS, Geometry, as_masks, as_pixels, canvas_size
 from .objective import DiceObjective
+from .products import bfloat16_is_faster, fastest
 from .tokens import LocalizedTokens, overlap
 
 LESS = "lower image_size, or give fewer masks at a time"
@@ -119,7 +118,8 @@ class MaskInverter:
         with memory_advice(f"an image of {size[1]} x {size[0]} px seen at {geometry.model_size[0]} px", LESS):
             mean, std = (torch.tensor(v)[:, None, None] for v in (tower.mean, tower.std))
             canvas = (geometry.to_model(pixels, tower.interpolation, fill=mean) - mean) / std
-            layers = tower.encode(canvas.to(tower.device), self.layers)
+            with fastest(tower.device):
+                layers = tower.encode(canvas.to(tower.device), self.layers)
         return EncodedImage(
             layers.maps,
             layers.grid,
@@ -173,14 +173,17 @@ class MaskInverter:
         lowered = self.precision == "fast" and bfloat16_is_faster(start.device)
         maps_of = [m.lowered(torch.bfloat16) for m in exact] if lowered else exact
         maps_of = [m.cheapest(len(masks), self.iterations) for m in maps_of]
-        common = [m.queries(anchor[None]) for m in exact]  # all tokens start alike
+        common = [m.queries(anchor[None]).clone() for m in exact]  # all tokens start alike
         relevance = tokens.new_empty(len(masks), encoded.grid[0] * encoded.grid[1])
         for step in range(self.iterations):
             gradient = torch.empty_like(tokens)
             for chunk in sliced(slice(0, len(masks)), memory.wide // max(m.wide for m in maps_of)):
                 length = tokens[chunk].norm(dim=1, keepdim=True)
                 unit = tokens[chunk] / length
-                queries = [m.queries(unit) for m in maps_of] if step else [alike(u, len(unit)) for u in common]
+                if step:
+                    queries = [m.queries(unit) for m in maps_of]
+                else:
+                    queries = [m.room(len(unit)).copy_(u) for m, u in zip(maps_of, common, strict=True)]
                 for part in sliced(chunk, memory.narrow // sum(m.narrow for m in maps_of)):
                     here = slice(part.start - chunk.start, part.stop - chunk.start)
                     found = [m.relevance(u[here]) for m, u in zip(maps_of, queries, strict=True)]
@@ -214,17 +217,6 @@ class MaskInverter:
         )
 
 
-def alike(row: Tensor, count: int) -> Tensor:
-    """[1, ...] as [count, ...] of its own memory: before the first step all tokens are the same."""
-    return row.repeat(count, *[1] * (row.ndim - 1))
-
-
-def sliced(whole: slice, size: int) -> list[slice]:
-    """A slice in consecutive ones of at most `size`, or of 1."""
-    size = max(1, size)
-    return [slice(i, min(i + size, whole.stop)) for i in range(whole.start, whole.stop, size)]
-
-
 class AdamW:
     """torch.optim.AdamW without weight decay, on one tensor, without its machinery: it works under inference mode."""
 
@@ -239,18 +231,3 @@ class AdamW:
         self.square.mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
         first, second = (1 - beta**self.step for beta in self.betas)
         parameter.addcdiv_(self.mean, (self.square.sqrt() / second**0.5).add_(self.eps), value=-self.lr / first)
-
-
-@cache
-def bfloat16_is_faster(device: torch.device) -> bool:
-    """Than float32, in a product of the usual size: some processors have no arithmetic for it and take a hundred times longer."""
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        left, right = (torch.ones(512, 512, dtype=dtype, device=device) for _ in range(2))
-        taken = []
-        for _ in range(5):
-            start = time.perf_counter()
-            (left @ right)[0, 0].item()
-            taken.append(time.perf_counter() - start)
-        seconds[dtype] = min(taken)
-    return seconds[torch.bfloat16] < seconds[torch.float32]

@@ -11,6 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from .products import linear
+
 
 class Piece(Protocol):
     products: int  # multiply-adds of matrix products per token, for either direction
@@ -47,7 +49,7 @@ class Linear:
         return self.weight.numel()
 
     def push(self, change: Tensor) -> Tensor:
-        return (change.to(self.weight.dtype) @ self.weight.T).to(change.dtype)
+        return linear(change.to(self.weight.dtype), self.weight).to(change.dtype)
 
     def pull(self, gradient: Tensor) -> Tensor:
         return (gradient.to(self.weight.dtype) @ self.weight).to(gradient.dtype)

@@ -8,9 +8,10 @@ from open_clip.transformer import CustomResidualAttentionBlock, ResidualAttentio
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from ..decomposition import Block, BlockMap, ChainMap, Head, KeptProduct, LayerMap, PoolerMap
+from ..decomposition import Block, BlockMap, ChainMap, Head, LayerMap, PoolerMap
 from ..errors import ModelError
 from ..pieces import Linear, Residual, Slope
+from ..products import KeptProduct
 from .base import Tower
 from .reading import exact, layer_scale, linearise_all, positions, read_norm, scaled_rows
 
@@ -51,11 +52,9 @@ class OpenClipViT(Tower):
         return visual.ln_pre(tokens + positions(visual.positional_embedding[None], grid, visual.grid_size, 1).to(tokens.dtype))
 
     def through(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
-        if not wanted:
-            return block(tokens), None
-        if self.visual.attn_pool is not None:
-            after = block(tokens)
-            return after, self.read_pooler(exact(after[0]))
+        if not wanted or self.visual.attn_pool is not None:
+            after = block(tokens) if isinstance(block, CustomResidualAttentionBlock) else pass_through(block, tokens)
+            return after, self.read_pooler(exact(after[0])) if wanted else None
         head = Head(read_norm(self.visual.ln_post), exact(self.visual.proj))
         if isinstance(block, CustomResidualAttentionBlock):
             return block(tokens), read_custom_block(block, tokens, head)
@@ -95,19 +94,34 @@ class OpenClipViT(Tower):
         return PoolerMap(v.transpose(0, 1), [*pieces, Linear(projection.T)], identity, self.prefix)
 
 
-def read_block(block: ResidualAttentionBlock, tokens: Tensor, folded: KeptProduct) -> Block:
-    """What the map needs of a block that takes `tokens` [1, N, d]; at least in float32."""
+def attend(block: ResidualAttentionBlock, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """The tokens [1, N, d] after a block's attention, and the values [1, h, N, d_h] that it mixed.
+
+    In its parts: torch.nn.MultiheadAttention does all in one piece, whose linear layers `products.fastest` does not reach.
+    """
     attention = block.attn
     q, k, v = (
         part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
         for part in linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias).chunk(3, -1)
     )
     mixed = attention.out_proj(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+    return tokens + block.ls_1(mixed), v
+
+
+def pass_through(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
+    """What the block makes of tokens [1, N, d]."""
+    y, _ = attend(block, tokens)
+    return y + block.ls_2(block.mlp(block.ln_2(y)))
+
+
+def read_block(block: ResidualAttentionBlock, tokens: Tensor, folded: KeptProduct) -> Block:
+    """What the map needs of a block that takes `tokens` [1, N, d]; at least in float32."""
+    y, values = attend(block, tokens)
     scale_1, scale_2 = layer_scale(block.ls_1), layer_scale(block.ls_2)
     return Block(
-        values=exact(v[0]).transpose(0, 1),
-        after_attention=exact(tokens + block.ls_1(mixed))[0],
-        output=scaled_rows(scale_1, exact(attention.out_proj.weight)),
+        values=exact(values[0]).transpose(0, 1),
+        after_attention=exact(y[0]),
+        output=scaled_rows(scale_1, exact(block.attn.out_proj.weight)),
         norm=read_norm(block.ln_2),
         expand=(exact(block.mlp.c_fc.weight), exact(block.mlp.c_fc.bias)),
         activation=block.mlp.gelu,

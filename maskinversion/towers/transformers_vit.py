@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from ..decomposition import Block, BlockMap, Head, KeptProduct, LayerMap, Norm, PoolerMap, cosine_slope
+from ..decomposition import Block, BlockMap, Head, LayerMap, Norm, PoolerMap, cosine_slope
 from ..errors import ModelError
 from ..pieces import Residual
+from ..products import KeptProduct
 from .base import Tower
 from .reading import exact, linearise, linearise_all, positions
 
