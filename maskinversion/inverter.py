@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .clip import Clip
-from .decomposition import LayerMap, WorkingSet, sliced
+from .decomposition import LayerMap
 from .errors import InputError, memory_advice
 from .geometry import FITS, Geometry, as_masks, as_pixels, canvas_size
 from .objective import DiceObjective
 from .products import bfloat16_is_faster, fastest
 from .tokens import LocalizedTokens, overlap
+from .working_set import WorkingSet, sliced
 
 LESS = "lower image_size, or give fewer masks at a time"
 PRECISIONS = ("exact", "fast")

@@ -11,9 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import maskinversion as mi
 from maskinversion import inverter as inverter_module
-from maskinversion.decomposition import TabulatedMap, WorkingSet
+from maskinversion.decomposition import TabulatedMap
 from maskinversion.objective import DiceObjective
 from maskinversion.towers import OpenClipViT
+from maskinversion.working_set import WorkingSet
 
 
 def random_clip(name: str, dtype: torch.dtype) -> mi.Clip:

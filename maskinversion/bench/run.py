@@ -169,18 +169,20 @@ def table(rows: list[dict]) -> str:
 
 
 def plot(rows: list[dict], path: Path) -> None:
-    """Time against the number of masks, both logarithmic; a panel for every setting."""
+    """Time against the number of masks, both logarithmic; a panel for every setting, without those of one number of masks only."""
     panels = groups(rows, *SETTING)
+    lines = {key: some for key, some in panels.items() if len({row["masks"] for row in some}) > 1}
+    panels = lines or panels
     columns = min(3, len(panels))
     down = -(-len(panels) // columns)
     figure, axes = pyplot().subplots(down, columns, figsize=(2 + 5 * columns, 4.5 * down), layout="constrained", squeeze=False)
     for axis in axes.flat[len(panels) :]:
         axis.remove()
     for axis, some in zip(axes.flat, panels.values()):
-        for method in METHODS:
+        for index, method in enumerate(METHODS):
             points = sorted((row["masks"], row["seconds"]) for row in some if row["method"] == method)
             if points:
-                axis.loglog(*zip(*points, strict=True), marker="o", label=method.replace("_", " "))
+                axis.loglog(*zip(*points, strict=True), marker="o", color=f"C{index}", label=method.replace("_", " "))
         title = f"{some[0]['model']} at {some[0]['size']} px, {some[0]['iterations']} steps, {some[0]['layers']} layer(s)"
         axis.set(xlabel="masks", ylabel="seconds", title=title)
         axis.grid(True, which="both", alpha=0.3)
