@@ -31,6 +31,8 @@ def fastest(device: torch.device) -> AbstractContextManager:
 
 
 class FastLinears(TorchDispatchMode):
+    """Sends linear layers to `linear`, in whichever form PyTorch's modules and autograd modes bring them here."""
+
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if not kwargs:
             if function is aten.linear.default:
@@ -87,7 +89,7 @@ class KeptProduct:
         self.transposed: Tensor | None = None
 
     def of(self, left: Tensor, right: Tensor) -> Tensor:
-        """left [a, b] @ right [b, c], at their precision."""
+        """left [a, b] @ right [b, c], at their precision; `transposed` is then the same, transposed in memory."""
         if self.kept is None or (self.kept.dtype, self.kept.device) != (left.dtype, left.device) or not self.holds(left, right):
             self.kept = left @ right
             self.transposed = self.kept.T.contiguous()

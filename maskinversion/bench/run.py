@@ -170,9 +170,8 @@ def table(rows: list[dict]) -> str:
 
 def plot(rows: list[dict], path: Path) -> None:
     """Time against the number of masks, both logarithmic; a panel for every setting, without those of one number of masks only."""
-    panels = groups(rows, *SETTING)
-    lines = {key: some for key, some in panels.items() if len({row["masks"] for row in some}) > 1}
-    panels = lines or panels
+    settings = groups(rows, *SETTING)
+    panels = {key: some for key, some in settings.items() if len({row["masks"] for row in some}) > 1} or settings
     columns = min(3, len(panels))
     down = -(-len(panels) // columns)
     figure, axes = pyplot().subplots(down, columns, figsize=(2 + 5 * columns, 4.5 * down), layout="constrained", squeeze=False)
