@@ -7,10 +7,10 @@ inverter = mi.MaskInverter(clip)
 tokens = inverter.invert(inverter.encode(image), masks)
 """
 
-from .clip import Clip
 from .errors import InputError, MaskInversionError, MemoryLimitError, ModelError
 from .inverter import EncodedImage, MaskInverter
-from .loading import load_clip
+from .models.clip import Clip
+from .models.loading import load_clip
 from .tokens import LocalizedTokens
 
 __version__ = "0.1.0"

@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .clip import Clip
-from .decomposition import LayerMap
+from .compute.buffers import Buffers, sliced
+from .compute.matmul import bfloat16_is_faster, fast_linears
 from .errors import InputError, memory_advice
+from .explain.base import LayerMap
+from .explain.objective import DiceObjective
 from .geometry import FITS, Geometry, as_masks, as_pixels, canvas_size
-from .objective import DiceObjective
-from .products import bfloat16_is_faster, fastest
+from .models.clip import Clip
 from .tokens import LocalizedTokens, overlap
-from .working_set import WorkingSet, sliced
 
 LESS = "lower image_size, or give fewer masks at a time"
 PRECISIONS = ("exact", "fast")
@@ -119,7 +119,7 @@ class MaskInverter:
         with memory_advice(f"an image of {size[1]} x {size[0]} px seen at {geometry.model_size[0]} px", LESS):
             mean, std = (torch.tensor(v)[:, None, None] for v in (tower.mean, tower.std))
             canvas = (geometry.to_model(pixels, tower.interpolation, fill=mean) - mean) / std
-            with fastest(tower.device):
+            with fast_linears(tower.device):
                 layers = tower.encode(canvas.to(tower.device), self.layers)
         return EncodedImage(
             layers.maps,
@@ -169,12 +169,12 @@ class MaskInverter:
         update = AdamW(tokens, self.lr)
         anchor = F.normalize(start, dim=0)
         losses = tokens.new_empty(self.iterations, len(masks))
-        memory = WorkingSet.of(start.device)
-        exact = [m.within(memory) for m in encoded.maps]
+        memory = Buffers.of(start.device)
+        exact = [m.with_buffers(memory) for m in encoded.maps]
         lowered = self.precision == "fast" and bfloat16_is_faster(start.device)
-        maps_of = [m.lowered(torch.bfloat16) for m in exact] if lowered else exact
+        maps_of = [m.at_precision(torch.bfloat16) for m in exact] if lowered else exact
         maps_of = [m.cheapest(len(masks), self.iterations) for m in maps_of]
-        common = [m.queries(anchor[None]).clone() for m in exact]  # all tokens start alike
+        common = [m.cotangents(anchor[None]).clone() for m in exact]  # all tokens start alike
         relevance = tokens.new_empty(len(masks), encoded.grid[0] * encoded.grid[1])
         for step in range(self.iterations):
             gradient = torch.empty_like(tokens)
@@ -182,17 +182,17 @@ class MaskInverter:
                 length = tokens[chunk].norm(dim=1, keepdim=True)
                 unit = tokens[chunk] / length
                 if step:
-                    queries = [m.queries(unit) for m in maps_of]
+                    queries = [m.cotangents(unit) for m in maps_of]
                 else:
-                    queries = [m.room(len(unit)).copy_(u) for m, u in zip(maps_of, common, strict=True)]
+                    queries = [m.cotangent_buffer(len(unit)).copy_(u) for m, u in zip(maps_of, common, strict=True)]
                 for part in sliced(chunk, memory.narrow // sum(m.narrow for m in maps_of)):
                     here = slice(part.start - chunk.start, part.stop - chunk.start)
                     found = [m.relevance(u[here]) for m, u in zip(maps_of, queries, strict=True)]
                     relevance[part] = sum(r for r, _ in found)
                     losses[step, part], pull = objective.select(part).evaluate(relevance[part])
                     for m, u, (_, rectified) in zip(maps_of, queries, found, strict=True):
-                        u[here] = m.transpose(pull, rectified)  # the queries make room for their gradient
-                by_unit = sum(m.gather(du) for m, du in zip(maps_of, queries, strict=True)) - self.alpha * anchor
+                        u[here] = m.relevance_vjp(pull, rectified)  # the queries make room for their gradient
+                by_unit = sum(m.cotangents_vjp(du) for m, du in zip(maps_of, queries, strict=True)) - self.alpha * anchor
                 losses[step, chunk] += self.alpha * (1 - unit @ anchor)
                 gradient[chunk] = (by_unit - (by_unit * unit).sum(1, keepdim=True) * unit) / length
             if callback is not None:

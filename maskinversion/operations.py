@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .clip import Clip
 from .errors import InputError
 from .inverter import MaskInverter
+from .models.clip import Clip
 from .tokens import LocalizedTokens
 
 Sets = Sequence[LocalizedTokens]

@@ -10,7 +10,7 @@ import comfy.model_management
 import comfy.model_patcher
 from comfy_api.latest import io
 
-from ..maskinversion.loading import WEIGHT_SUFFIXES
+from ..maskinversion.models.loading import WEIGHT_SUFFIXES
 from ..maskinversion.operations import embeddings_of
 from ..maskinversion.tasks.caption import BUNDLED_CAPTIONER, TOKENIZER_FILES, Captioner, Decoding, load_captioner, retrieve
 from .managed_clip import ManagedClip

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
-from ..maskinversion.examples import EXAMPLES, load_example
+from ..maskinversion.bundled import EXAMPLES, load_example
 from .types import CATEGORY
 
 

@@ -7,9 +7,9 @@ from comfy_api.latest import io
 from PIL import Image
 
 from ..maskinversion import MaskInverter
+from ..maskinversion.drawing.overlay import overlay
 from ..maskinversion.geometry import FITS
 from ..maskinversion.inverter import PRECISIONS
-from ..maskinversion.overlay import overlay
 from .convert import clip_vision_output, pair
 from .managed_clip import ManagedClip, memory_back
 from .progress import ProgressBar

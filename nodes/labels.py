@@ -4,8 +4,8 @@ import torch
 from comfy_api.latest import io
 
 from ..maskinversion import InputError
+from ..maskinversion.drawing.labels import draw_labels
 from ..maskinversion.geometry import resize
-from ..maskinversion.labels import draw_labels
 from .types import CATEGORY
 
 

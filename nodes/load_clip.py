@@ -7,7 +7,7 @@ import open_clip
 from comfy_api.latest import io
 
 from ..maskinversion import load_clip
-from ..maskinversion.loading import WEIGHT_SUFFIXES, readable_architectures
+from ..maskinversion.models.loading import WEIGHT_SUFFIXES, readable_architectures
 from .managed_clip import ManagedClip
 from .model_files import NOTHING_FOUND, every_file, located, relative, stamp
 from .types import CATEGORY, ClipSocket

@@ -4,8 +4,8 @@ import torch
 from comfy_api.latest import io
 
 from ..maskinversion import InputError
+from ..maskinversion.drawing.overlay import overlay
 from ..maskinversion.geometry import resize
-from ..maskinversion.overlay import overlay
 from .types import CATEGORY
 
 

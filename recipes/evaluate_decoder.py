@@ -29,8 +29,8 @@ from train_decoder import SIDE, alone
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import maskinversion as mi
+from maskinversion.drawing.overlay import overlay
 from maskinversion.operations import nothing
-from maskinversion.overlay import overlay
 from maskinversion.tasks.diffusion import Decoder, load_decoder
 
 log = logging.getLogger("evaluate_decoder")

@@ -35,7 +35,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import maskinversion as mi
-from maskinversion.loading import BUNDLED
+from maskinversion.bundled import BUNDLED
 from maskinversion.operations import nothing
 from maskinversion.tasks.diffusion import ABOUT
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 import maskinversion as mi
 from maskinversion.bench.baselines import explicit_decomposition, shared_autograd
 from maskinversion.bench.worker import inputs
-from maskinversion.cli import main
-from maskinversion.decomposition import TabulatedMap
+from maskinversion.cli.main import main
+from maskinversion.explain.table import TabulatedMap
 
 
 @pytest.mark.parametrize("baseline", [explicit_decomposition, shared_autograd])
@@ -75,7 +75,7 @@ def test_the_operations_are_counted_by_hand():
     inverter = mi.MaskInverter(mi.load_clip(model.eval()))
     (found,) = inverter.encode(inputs(8, 1)[0]).maps
     pull, values = 5 * 16 * 8, 2 * 5 * 4 * 4
-    assert found.step_products == 2 * (pull + values)
-    assert found.forming == 5 * 8 * 8
+    assert found.step_macs == 2 * (pull + values)
+    assert found.setup_macs == 5 * 8 * 8
     table = TabulatedMap(found)
-    assert table.step_products == 2 * (4 * 5 * 8 + values) and table.forming == found.forming + 4 * pull
+    assert table.step_macs == 2 * (4 * 5 * 8 + values) and table.setup_macs == found.setup_macs + 4 * pull

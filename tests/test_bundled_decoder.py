@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import maskinversion as mi
-from maskinversion.examples import load_example
+from maskinversion.bundled import load_example
 from maskinversion.geometry import as_pixels
 from maskinversion.operations import nothing
 from maskinversion.tasks.classify import classify

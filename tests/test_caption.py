@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from test_operations import made
 
 import maskinversion as mi
-from maskinversion.examples import load_example
+from maskinversion.bundled import load_example
 from maskinversion.tasks.caption import BUNDLED_CAPTIONER, Decoding, MlpMapper, TransformerMapper, load_captioner, retrieve
 
 WORDS = ["<|endoftext|>", ".", *(chr(code) for code in range(ord("a"), ord("z") + 1)), "Ġ"]

@@ -15,7 +15,7 @@ from test_inversion import picture as noise
 from test_inversion import small_clip
 
 import maskinversion as mi
-from maskinversion.cli import add_model
+from maskinversion.cli.main import add_model
 from maskinversion.evaluation import run as run_module
 from maskinversion.evaluation.ablation import OBJECTIVES, inverter_with
 from maskinversion.evaluation.baselines import METHODS, Picture, crop, embed, embeddings, grey, masked_crop, red_circle

@@ -14,8 +14,8 @@ from test_inversion import many_masks, picture
 from timm.layers import resample_abs_pos_embed
 
 import maskinversion as mi
-from maskinversion.loading import readable_architectures
-from maskinversion.towers import tower_of
+from maskinversion.models.loading import readable_architectures
+from maskinversion.models.towers import tower_of
 
 
 def randomised(model: torch.nn.Module) -> torch.nn.Module:
@@ -143,7 +143,7 @@ def test_a_matrix_for_many_masks_changes_nothing(name):
     (found,) = encoded.maps
     folded = found.cheapest(60, 10)
     assert folded is not found and found.cheapest(1, 1) is found
-    assert folded.step_products < found.step_products and folded.forming > found.forming
+    assert folded.step_macs < found.step_macs and folded.setup_macs > found.setup_macs
     together = inverter.invert(encoded, masks)
     alone = [inverter.invert(encoded, mask) for mask in masks[::20]]
     torch.testing.assert_close(together.embeddings[::20], torch.cat([one.embeddings for one in alone]), rtol=1e-9, atol=1e-9)

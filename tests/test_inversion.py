@@ -11,10 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import maskinversion as mi
 from maskinversion import inverter as inverter_module
-from maskinversion.decomposition import TabulatedMap
-from maskinversion.objective import DiceObjective
-from maskinversion.towers import OpenClipViT
-from maskinversion.working_set import WorkingSet
+from maskinversion.compute.buffers import Buffers
+from maskinversion.explain.objective import DiceObjective
+from maskinversion.explain.table import TabulatedMap
+from maskinversion.models.towers import OpenClipViT
 
 
 def random_clip(name: str, dtype: torch.dtype) -> mi.Clip:
@@ -131,11 +131,11 @@ def test_gradient_equals_finite_differences():
     unit = F.normalize(torch.randn(3, 40, generator=generator, dtype=torch.float64), dim=1)
 
     def loss(tokens):
-        return objective.evaluate(sum(m.relevance(m.queries(tokens))[0] for m in maps))[0]
+        return objective.evaluate(sum(m.relevance(m.cotangents(tokens))[0] for m in maps))[0]
 
-    found = [m.relevance(m.queries(unit)) for m in maps]
+    found = [m.relevance(m.cotangents(unit)) for m in maps]
     _, pull = objective.evaluate(sum(r for r, _ in found))
-    gradient = sum(m.gather(m.transpose(pull, rectified)) for m, (_, rectified) in zip(maps, found))
+    gradient = sum(m.cotangents_vjp(m.relevance_vjp(pull, rectified)) for m, (_, rectified) in zip(maps, found))
     for _ in range(20):
         direction = torch.randn(3, 40, generator=generator, dtype=torch.float64)
         numeric = (loss(unit + 1e-6 * direction) - loss(unit - 1e-6 * direction)) / 2e-6
@@ -241,7 +241,7 @@ def test_masks_are_independent_of_one_another_and_of_chunks(monkeypatch):
     alone = inverter.invert(encoded, masks[1])
     found = [many]
     for wide, narrow in ((1, 1), (2**40, 1), (encoded.maps[0].wide * 7, encoded.maps[0].narrow * 3)):
-        monkeypatch.setattr(WorkingSet, "of", lambda device, sizes=(wide, narrow): WorkingSet(device, *sizes))
+        monkeypatch.setattr(Buffers, "of", lambda device, sizes=(wide, narrow): Buffers(device, *sizes))
         found.append(inverter.invert(encoded, masks.repeat(20, 1, 1)))
     for other in found:
         torch.testing.assert_close(other.embeddings[1::3], alone.embeddings.expand(20, -1), rtol=1e-9, atol=1e-9)

@@ -8,9 +8,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import maskinversion as mi
-from maskinversion.cli import main
-from maskinversion.examples import EXAMPLES, load_example
-from maskinversion.overlay import overlay
+from maskinversion.bundled import EXAMPLES, load_example
+from maskinversion.cli.main import main
+from maskinversion.drawing.overlay import overlay
 
 
 @pytest.fixture

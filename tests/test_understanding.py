@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 import maskinversion as mi
-from maskinversion.examples import load_example
-from maskinversion.labels import COLOURS, draw_labels
+from maskinversion.bundled import load_example
+from maskinversion.drawing.labels import COLOURS, draw_labels
 from maskinversion.tasks.classify import NAMES, TEMPLATES, classify, remembered, text_embeddings
 from maskinversion.tasks.refer import assign, refer
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
+from ..drawing.plots import pyplot
 from ..errors import InputError, MaskInversionError
-from ..plots import pyplot
 
 METHODS = ("forward", "exact", "fast", "explicit_decomposition", "shared_autograd", "reference")
 LAST_LAYER_ONLY = ("explicit_decomposition", "shared_autograd")

@@ -81,7 +81,7 @@ def predicted(inverter, encoded, masks: int) -> float:
     tokens, width = encoded.entering.shape
     floor = inverter.clip.tower.depth * (12 * tokens * width**2 + 2 * tokens**2 * width)
     used = [found.cheapest(masks, inverter.iterations) for found in encoded.maps]
-    return 1 + sum(found.forming + inverter.iterations * masks * found.step_products for found in used) / floor
+    return 1 + sum(found.setup_macs + inverter.iterations * masks * found.step_macs for found in used) / floor
 
 
 def high_water() -> int | None:

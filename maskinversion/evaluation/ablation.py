@@ -5,8 +5,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from ..explain.objective import DiceObjective
 from ..inverter import MaskInverter
-from ..objective import DiceObjective
 
 
 class PixelObjective(DiceObjective, ABC):

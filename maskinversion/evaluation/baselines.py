@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 
-from ..decomposition import PoolerMap
 from ..errors import ModelError
+from ..explain.pooler import PoolerMap
 from ..geometry import Geometry, as_pixels, canvas_size
 from ..inverter import EncodedImage, MaskInverter
-from ..towers import OpenClipViT, TimmViT
+from ..models.towers import OpenClipViT, TimmViT
 from .masks import box_of
 
 GREY = 0.5
@@ -134,7 +134,7 @@ def maskclip(picture: Picture, masks: Tensor, inverter: MaskInverter) -> Tensor:
     for some in tokens.split(BATCH * 8):
         alone = some[:, None].expand(-1, tower.prefix + 1, -1)
         if not pooler:
-            alone, _ = tower.through(tower.blocks[-1], alone, encoded.grid, wanted=False)
+            alone, _ = tower.run_block(tower.blocks[-1], alone, encoded.grid, wanted=False)
         dense.append(F.normalize(tower.embed(alone).float(), dim=-1))
     covered = F.avg_pool2d(inverter.masks_for(encoded, masks)[:, None], tower.patch_size).flatten(1)
     return (covered / covered.sum(1, keepdim=True)).to(tower.device) @ torch.cat(dense)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..drawing.plots import pyplot
 from ..errors import InputError
-from ..plots import pyplot
 from .protocols import wilson
 
 METRICS = {

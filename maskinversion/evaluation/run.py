@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from ..clip import Clip
 from ..errors import InputError
 from ..geometry import FITS
 from ..inverter import MaskInverter
-from ..loading import load_clip
+from ..models.clip import Clip
+from ..models.loading import load_clip
 from ..tasks.classify import DEFAULT_TEMPLATE as CLASS_TEMPLATE
 from ..tasks.classify import TEMPLATES, text_embeddings
 from ..tasks.refer import DEFAULT_TEMPLATE as EXPRESSION_TEMPLATE

@@ -19,9 +19,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..clip import Clip
+from ..bundled import BUNDLED
 from ..errors import InputError, ModelError, memory_advice
-from ..loading import BUNDLED, WEIGHT_SUFFIXES, best_device
+from ..models.clip import Clip
+from ..models.loading import WEIGHT_SUFFIXES, best_device
 from ..operations import check_made_for, embeddings_of, lengths, stack
 from ..tokens import LocalizedTokens
 from .classify import classify

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
 from torch import Tensor
 
-from ..clip import Clip
+from ..bundled import bundled_classes
 from ..errors import InputError
-from ..loading import bundled_classes
+from ..models.clip import Clip
 
 DEFAULT_TEMPLATE = "a photo of a {}"
 # Names to choose from that need no file.

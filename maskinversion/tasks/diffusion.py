@@ -20,9 +20,10 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from ..bundled import BUNDLED
 from ..errors import InputError, ModelError, memory_advice
 from ..geometry import as_masks, as_pixels, resize
-from ..loading import BUNDLED, load_clip
+from ..models.loading import load_clip
 from ..operations import check_made_for, check_same_clip, embeddings_of
 from ..tokens import LocalizedTokens
 

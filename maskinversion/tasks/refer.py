@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..clip import Clip
 from ..errors import InputError
+from ..models.clip import Clip
 from .classify import classify
 
 DEFAULT_TEMPLATE = "{}"

@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from .errors import InputError
+from ..errors import InputError
 
 
 def pyplot() -> ModuleType:

@@ -11,11 +11,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..bundled import BUNDLED
+from ..errors import ModelError
 from .clip import Clip
-from .errors import ModelError
 from .towers import tower_of
 
-BUNDLED = Path(__file__).parent / "bundled"
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 USUAL_VOCABULARY = 49408  # of CLIP's byte pair encoding
 TIMM_PREFIXES = ("vit_medium_patch", "vit_base_patch", "vit_large_patch", "vit_so400m_patch", "vit_giantopt", "vit_pe_core", "eva")
@@ -171,8 +171,3 @@ def best_device() -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
-
-
-def bundled_classes() -> list[str]:
-    """The names that the bundled model was trained with."""
-    return (BUNDLED / "classes.txt").read_text(encoding="utf-8").splitlines()

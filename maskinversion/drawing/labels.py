@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .errors import InputError
+from ..errors import InputError
 from .overlay import outline
 
 # Okabe and Ito's, told apart with any kind of colour vision ("Color Universal Design", 2008).

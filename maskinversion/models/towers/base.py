@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..decomposition import LayerMap
-from .reading import exact
+from ...explain.base import LayerMap
+from .reading import at_least_float32
 
 
 @dataclass(frozen=True)
@@ -74,20 +74,20 @@ class Tower(ABC):
         maps, states = [], []
         for index, block in enumerate(self.blocks):
             entering = tokens
-            tokens, found = self.through(block, tokens, grid, wanted=index >= self.depth - layers)
+            tokens, found = self.run_block(block, tokens, grid, wanted=index >= self.depth - layers)
             if found is not None:
                 maps.append(found)
             if self.keeps_states:
-                states.append(exact(tokens[0]))
-        embedding = self.embed(tokens)
-        return EncodedLayers(maps, grid, self.prefix, exact(embedding[0]), exact(entering[0]), exact(tokens[0]), states)
+                states.append(at_least_float32(tokens[0]))
+        embedding, entering, leaving = (at_least_float32(found[0]) for found in (self.embed(tokens), entering, tokens))
+        return EncodedLayers(maps, grid, self.prefix, embedding, entering, leaving, states)
 
     @abstractmethod
     def enter(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
         """The tokens [1, N, d] that enter the first block."""
 
     @abstractmethod
-    def through(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
+    def run_block(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
         """The tokens after the block, and its map if that is wanted."""
 
     @abstractmethod

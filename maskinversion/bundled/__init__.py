@@ -1,4 +1,4 @@
-"""Scenes that come with the package, with the mask and the name of every object, for demos and workflows."""
+"""What comes with the package: a miniature CLIP, captioner and decoders, and example scenes with masks and names."""
 
 import json
 from dataclasses import dataclass
@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .errors import InputError
+from ..errors import InputError
 
-FOLDER = Path(__file__).parent / "bundled" / "examples"
-NAMES: dict[str, list[str]] = json.loads((FOLDER / "examples.json").read_text(encoding="utf-8"))
+BUNDLED = Path(__file__).parent
+SCENES = BUNDLED / "examples"
+NAMES: dict[str, list[str]] = json.loads((SCENES / "examples.json").read_text(encoding="utf-8"))
 EXAMPLES = tuple(NAMES)
 
 
@@ -29,6 +30,11 @@ def load_example(name: str) -> Example:
     """One of EXAMPLES. Raises InputError for another name."""
     if name not in NAMES:
         raise InputError(f"there is no example called {name!r}; there are {', '.join(EXAMPLES)}")
-    image = Image.open(FOLDER / f"{name}.png").convert("RGB")
-    masks = [np.asarray(Image.open(FOLDER / f"{name}-mask{i}.png").convert("L")) for i in range(len(NAMES[name]))]
+    image = Image.open(SCENES / f"{name}.png").convert("RGB")
+    masks = [np.asarray(Image.open(SCENES / f"{name}-mask{i}.png").convert("L")) for i in range(len(NAMES[name]))]
     return Example(image, torch.from_numpy(np.stack(masks)).float() / 255, NAMES[name])
+
+
+def bundled_classes() -> list[str]:
+    """The names that the bundled CLIP was trained with."""
+    return (BUNDLED / "classes.txt").read_text(encoding="utf-8").splitlines()

@@ -10,11 +10,13 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from ..decomposition import ChainMap, Head, LayerMap, PoolerMap, cosine_slope
-from ..errors import ModelError
-from ..pieces import Piece, Residual, Slope
+from ...errors import ModelError
+from ...explain.base import Head, LayerMap
+from ...explain.chain import ChainMap
+from ...explain.linearized import LinearizedLayer, Residual, Slope
+from ...explain.pooler import PoolerMap, cosine_slope
 from .base import Tower
-from .reading import NOTHING, exact, linearise, linearise_all, positions, read_norm
+from .reading import NOTHING, at_least_float32, linearise, linearise_all, positions, read_norm
 
 NONE = nn.Identity()
 
@@ -62,7 +64,7 @@ class TimmViT(Tower):
         tokens = torch.cat([*first, patches], dim=1)
         return trunk.norm_pre(tokens if position is None else tokens + position)
 
-    def through(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
+    def run_block(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
         rope = None
         if getattr(self.trunk, "rope", None) is not None:
             rope = self.rope_for(grid)
@@ -70,8 +72,8 @@ class TimmViT(Tower):
         if not wanted:
             return after, None
         if self.trunk.attn_pool is not None:
-            return after, self.read_pooler(exact(after[0]))
-        return after, self.read_block(block, exact(tokens[0]), rope)
+            return after, self.read_pooler(at_least_float32(after[0]))
+        return after, self.read_block(block, at_least_float32(tokens[0]), rope)
 
     def embed(self, tokens: Tensor) -> Tensor:
         return self.visual.head(self.trunk.forward_head(self.trunk.norm(tokens)))
@@ -94,21 +96,22 @@ class TimmViT(Tower):
         q, k, v = (t.unflatten(-1, (attention.num_heads, -1)) for t in query_key_value(attention, entering))
         q, k = (linearise(norm, t)[1].transpose(0, 1) for norm, t in ((attention.q_norm, q), (attention.k_norm, k)))
         if rope is not None:
-            half, keep, rope = attention.rotate_half, attention.num_prefix_tokens, exact(rope)
+            half, keep, rope = attention.rotate_half, attention.num_prefix_tokens, at_least_float32(rope)
             q, k = (torch.cat([t[:, :keep], apply_rot_embed_cat(t[:, keep:], rope, half=half)], dim=1) for t in (q, k))
         mixed = scaled_dot_product_attention(q, k, v.transpose(0, 1)).transpose(0, 1).flatten(1)
-        pieces, out = linearise_all([attention.norm, attention.proj, after[0], getattr(block, "ls1", NONE)], mixed)
-        pieces, out = scaled(pieces, out, getattr(block, "gamma_1", None))
+        chain, out = linearise_all([attention.norm, attention.proj, after[0], getattr(block, "ls1", NONE)], mixed)
+        chain, out = scaled(chain, out, getattr(block, "gamma_1", None))
         y = tokens + out
         inside, out = linearise_all([before[1], block.mlp, after[1], getattr(block, "ls2", NONE)], y)
         inside, out = scaled(inside, out, getattr(block, "gamma_2", None))
-        return ChainMap(v, [*pieces, Residual(inside)], y + out, self.read_head(), self.prefix)
+        return ChainMap(v, [*chain, Residual(inside)], y + out, self.read_head(), self.prefix)
 
     def read_head(self) -> Head:
         """From the mean token on; the norm is before or after the model's own pooling, which is one norm either way."""
         trunk = self.trunk
         norm = trunk.norm if isinstance(trunk.norm, nn.LayerNorm) else trunk.fc_norm
-        corners = torch.eye(trunk.embed_dim + 1, trunk.embed_dim).roll(1, 0).to(exact(self.projection))  # zero, then the axes
+        corners = torch.eye(trunk.embed_dim + 1, trunk.embed_dim).roll(1, 0)  # zero, then the axes
+        corners = corners.to(at_least_float32(self.projection))
         _, moved = linearise_all([trunk.head, self.visual.head], corners)
         return Head(read_norm(norm), moved[1:] - moved[0], moved[0])
 
@@ -118,15 +121,15 @@ class TimmViT(Tower):
         patches = len(tokens) - self.prefix
         if isinstance(trunk, VisionTransformer) and not trunk.pool_include_prefix:
             tokens = tokens[self.prefix :]
-        _, query = linearise(pooler.q, exact(pooler.latent[0]))
+        _, query = linearise(pooler.q, at_least_float32(pooler.latent[0]))
         k, v = linearise(pooler.kv, tokens)[1].chunk(2, -1)
         q, k, v = (t.unflatten(-1, (pooler.num_heads, -1)) for t in (query, k, v))
         q, k = (linearise(norm, t)[1].transpose(0, 1) for norm, t in ((pooler.q_norm, q), (pooler.k_norm, k)))
         mixed = scaled_dot_product_attention(q, k, v.transpose(0, 1)).transpose(0, 1).flatten(1)
-        pieces, out = linearise(pooler.proj, mixed)
+        chain, out = linearise(pooler.proj, mixed)
         inside, more = linearise_all([pooler.norm, pooler.mlp], out)
         last, feature = linearise_all([trunk.fc_norm, trunk.head, self.visual.head], out + more)
-        return PoolerMap(v, [*pieces, Residual(inside), *last], cosine_slope(feature[0]), len(tokens) - patches)
+        return PoolerMap(v, [*chain, Residual(inside), *last], cosine_slope(feature[0]), len(tokens) - patches)
 
 
 def query_key_value(attention: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -136,12 +139,12 @@ def query_key_value(attention: nn.Module, tokens: Tensor) -> tuple[Tensor, Tenso
     bias = attention.qkv.bias
     if getattr(attention, "q_bias", None) is not None:
         bias = torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
-    return linear(tokens, exact(attention.qkv.weight), None if bias is None else exact(bias)).chunk(3, -1)
+    return linear(tokens, at_least_float32(attention.qkv.weight), None if bias is None else at_least_float32(bias)).chunk(3, -1)
 
 
-def scaled(pieces: list[Piece], out: Tensor, gamma: Tensor | None) -> tuple[list[Piece], Tensor]:
+def scaled(chain: list[LinearizedLayer], out: Tensor, gamma: Tensor | None) -> tuple[list[LinearizedLayer], Tensor]:
     """After a LayerScale [d] that is a bare parameter of the block."""
-    return (pieces, out) if gamma is None else ([*pieces, Slope(exact(gamma))], out * exact(gamma))
+    return (chain, out) if gamma is None else ([*chain, Slope(at_least_float32(gamma))], out * at_least_float32(gamma))
 
 
 def check_supported(visual: nn.Module) -> None:

@@ -6,14 +6,14 @@ from timm.layers import GluMlp, Mlp, SwiGLU, resample_abs_pos_embed
 from timm.layers import LayerScale as TimmLayerScale
 from torch import Tensor, nn
 
-from ..decomposition import Norm, value_and_slope
-from ..errors import ModelError
-from ..pieces import AddHalves, Linear, NormSlope, Piece, Slope
+from ...errors import ModelError
+from ...explain.base import Norm
+from ...explain.linearized import AddHalves, Linear, LinearizedLayer, NormSlope, Slope, value_and_slope
 
 NOTHING = (nn.Identity, nn.Dropout)
 
 
-def exact(tensor: Tensor) -> Tensor:
+def at_least_float32(tensor: Tensor) -> Tensor:
     """In float32 or better: half-precision weights take part in the map and the loss at full precision."""
     return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
 
@@ -22,12 +22,12 @@ def read_norm(norm: nn.Module) -> Norm:
     """Raises ModelError for anything but a layer norm."""
     if not isinstance(norm, nn.LayerNorm):
         raise ModelError(f"this model's norm is {type(norm).__name__}, which is not supported: use a ViT such as ViT-L-14")
-    weight = torch.ones(norm.normalized_shape) if norm.weight is None else norm.weight
-    return Norm(exact(weight), torch.zeros_like(exact(weight)) if norm.bias is None else exact(norm.bias), norm.eps)
+    weight = at_least_float32(torch.ones(norm.normalized_shape) if norm.weight is None else norm.weight)
+    return Norm(weight, torch.zeros_like(weight) if norm.bias is None else at_least_float32(norm.bias), norm.eps)
 
 
 def layer_scale(module: nn.Module) -> Tensor | None:
-    return exact(module.gamma) if isinstance(module, (LayerScale, TimmLayerScale)) else None
+    return at_least_float32(module.gamma) if isinstance(module, (LayerScale, TimmLayerScale)) else None
 
 
 def scaled_rows(scale: Tensor | None, weight: Tensor) -> Tensor:
@@ -46,16 +46,16 @@ def positions(embedding: Tensor, grid: tuple[int, int], native: tuple[int, int],
     )
 
 
-def linearise(module: nn.Module, x: Tensor) -> tuple[list[Piece], Tensor]:
-    """The derivative of a token-wise module at x [N, width], as pieces, and its output, at the precision of x.
+def linearise(module: nn.Module, x: Tensor) -> tuple[list[LinearizedLayer], Tensor]:
+    """A token-wise module at x [N, width]: its derivative as a chain of linearised layers, and its output, at x's precision.
 
     Raises ModelError for a module that it does not know.
     """
     if isinstance(module, NOTHING):
         return [], x
     if isinstance(module, nn.Linear):
-        weight = exact(module.weight)
-        return [Linear(weight)], nn.functional.linear(x, weight, None if module.bias is None else exact(module.bias))
+        weight = at_least_float32(module.weight)
+        return [Linear(weight)], nn.functional.linear(x, weight, None if module.bias is None else at_least_float32(module.bias))
     if isinstance(module, nn.LayerNorm):
         norm = read_norm(module)
         normal, inverse = norm.normalised(x)
@@ -69,29 +69,29 @@ def linearise(module: nn.Module, x: Tensor) -> tuple[list[Piece], Tensor]:
     if isinstance(module, SwiGLU):
         gate, value = (linearise(layer, x) for layer in (module.fc1_g, module.fc1_x))
         weight = torch.cat([gate[0][0].weight, value[0][0].weight])
-        pieces, product = linearise_gate(module.act, gate[1], value[1])
+        chain, product = linearise_gate(module.act, gate[1], value[1])
         rest, out = linearise_all([module.norm, module.fc2], product)
-        return [Linear(weight), *pieces, *rest], out
+        return [Linear(weight), *chain, *rest], out
     if isinstance(module, GluMlp) and not module.gate_last:
         first, both = linearise(module.fc1, x)
-        pieces, product = linearise_gate(module.act, *both.chunk(2, -1))
+        chain, product = linearise_gate(module.act, *both.chunk(2, -1))
         rest, out = linearise_all([module.norm, module.fc2], product)
-        return [*first, *pieces, *rest], out
+        return [*first, *chain, *rest], out
     if not list(module.parameters()):  # an activation
         value, slope = value_and_slope(module, x)
         return [Slope(slope)], value
     raise ModelError(f"this model has a {type(module).__name__} in its blocks, which is not supported: use a ViT such as ViT-L-14")
 
 
-def linearise_all(modules: list[nn.Module], x: Tensor) -> tuple[list[Piece], Tensor]:
-    pieces: list[Piece] = []
+def linearise_all(modules: list[nn.Module], x: Tensor) -> tuple[list[LinearizedLayer], Tensor]:
+    chain: list[LinearizedLayer] = []
     for module in modules:
         more, x = linearise(module, x)
-        pieces += more
-    return pieces, x
+        chain += more
+    return chain, x
 
 
-def linearise_gate(activation: nn.Module, gate: Tensor, value: Tensor) -> tuple[list[Piece], Tensor]:
+def linearise_gate(activation: nn.Module, gate: Tensor, value: Tensor) -> tuple[list[LinearizedLayer], Tensor]:
     """act(gate) * value, of the concatenation of gate and value."""
     active, slope = value_and_slope(activation, gate)
     return [Slope(torch.cat([slope * value, active], -1)), AddHalves()], active * value

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .errors import InputError, ModelError
+from ..errors import InputError, ModelError
 from .towers import Tower
 
 

@@ -98,7 +98,7 @@ def upsampling_matrix(cells: int, pixels: int, like: Tensor) -> Tensor:
 
 
 def cell_corners(matrix: Tensor) -> Tensor:
-    """Indices of the pixels at which a piecewise linear interpolation can be extreme: the ends of every linear piece."""
+    """Indices of the pixels at which a piecewise linear interpolation can be extreme: the ends of every linear layer."""
     support = matrix > 0
     changes = (support[1:] != support[:-1]).any(1).nonzero()[:, 0]
     ends = torch.tensor([0, len(matrix) - 1], device=matrix.device)

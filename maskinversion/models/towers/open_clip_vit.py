@@ -8,12 +8,15 @@ from open_clip.transformer import CustomResidualAttentionBlock, ResidualAttentio
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from ..decomposition import Block, BlockMap, ChainMap, Head, LayerMap, PoolerMap
-from ..errors import ModelError
-from ..pieces import Linear, Residual, Slope
-from ..products import KeptProduct
+from ...compute.cached_product import CachedProduct
+from ...errors import ModelError
+from ...explain.base import Head, LayerMap
+from ...explain.block import Block, BlockMap
+from ...explain.chain import ChainMap
+from ...explain.linearized import Linear, Residual, Slope
+from ...explain.pooler import PoolerMap
 from .base import Tower
-from .reading import exact, layer_scale, linearise_all, positions, read_norm, scaled_rows
+from .reading import at_least_float32, layer_scale, linearise_all, positions, read_norm, scaled_rows
 
 
 class OpenClipViT(Tower):
@@ -37,7 +40,7 @@ class OpenClipViT(Tower):
         self.patch_size = tuple(visual.patch_size)
         self.image_size = tuple(visual.image_size)
         self.blocks = visual.transformer.resblocks
-        self.folded = defaultdict(KeptProduct)
+        self.folded = defaultdict(CachedProduct)
         self.projection = visual.proj
         self.width_out = visual.proj.shape[1]
         preprocess = getattr(visual, "preprocess_cfg", {})
@@ -51,11 +54,11 @@ class OpenClipViT(Tower):
         tokens = torch.cat([visual.class_embedding.expand(1, 1, -1).to(patches.dtype), patches], dim=1)
         return visual.ln_pre(tokens + positions(visual.positional_embedding[None], grid, visual.grid_size, 1).to(tokens.dtype))
 
-    def through(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
+    def run_block(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
         if not wanted or self.visual.attn_pool is not None:
             after = block(tokens) if isinstance(block, CustomResidualAttentionBlock) else pass_through(block, tokens)
-            return after, self.read_pooler(exact(after[0])) if wanted else None
-        head = Head(read_norm(self.visual.ln_post), exact(self.visual.proj))
+            return after, self.read_pooler(at_least_float32(after[0])) if wanted else None
+        head = Head(read_norm(self.visual.ln_post), at_least_float32(self.visual.proj))
         if isinstance(block, CustomResidualAttentionBlock):
             return block(tokens), read_custom_block(block, tokens, head)
         found = BlockMap(read_block(block, tokens, self.folded[block]), head, self.prefix)
@@ -77,27 +80,27 @@ class OpenClipViT(Tower):
         """The map of the tokens [N, d] as the pooler's first query sees them."""
         visual, attention = self.visual, self.visual.attn_pool.attn
         width, heads = attention.embed_dim, attention.num_heads
-        bias_q, bias_k, bias_v = exact(attention.in_proj_bias).split(width)
+        bias_q, bias_k, bias_v = at_least_float32(attention.in_proj_bias).split(width)
         if attention.in_proj_weight is None:
             weights = (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)
         else:
             weights = attention.in_proj_weight.split(width)
-        weight_q, weight_k, weight_v = (exact(weight) for weight in weights)
-        _, query = linearise_all([visual.attn_pool.ln_q], exact(visual.attn_pool.query[:1]))
+        weight_q, weight_k, weight_v = (at_least_float32(weight) for weight in weights)
+        _, query = linearise_all([visual.attn_pool.ln_q], at_least_float32(visual.attn_pool.query[:1]))
         _, context = linearise_all([visual.attn_pool.ln_k], tokens)
         q, k, v = linear(query, weight_q, bias_q), linear(context, weight_k, bias_k), linear(context, weight_v, bias_v)
         q, k, v = (t.unflatten(-1, (heads, -1)).transpose(0, 1) for t in (q, k, v))
         mixed = scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1)
-        pieces, _ = linearise_all([attention.out_proj], mixed)
-        projection = exact(visual.proj)
+        chain, _ = linearise_all([attention.out_proj], mixed)
+        projection = at_least_float32(visual.proj)
         identity = torch.eye(self.width_out).to(projection)
-        return PoolerMap(v.transpose(0, 1), [*pieces, Linear(projection.T)], identity, self.prefix)
+        return PoolerMap(v.transpose(0, 1), [*chain, Linear(projection.T)], identity, self.prefix)
 
 
 def attend(block: ResidualAttentionBlock, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """The tokens [1, N, d] after a block's attention, and the values [1, h, N, d_h] that it mixed.
 
-    In its parts: torch.nn.MultiheadAttention does all in one piece, whose linear layers `products.fastest` does not reach.
+    In its parts: torch.nn.MultiheadAttention does all in one piece, whose linear layers `matmul.fast_linears` does not reach.
     """
     attention = block.attn
     q, k, v = (
@@ -114,41 +117,41 @@ def pass_through(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
     return y + block.ls_2(block.mlp(block.ln_2(y)))
 
 
-def read_block(block: ResidualAttentionBlock, tokens: Tensor, folded: KeptProduct) -> Block:
+def read_block(block: ResidualAttentionBlock, tokens: Tensor, folded: CachedProduct) -> Block:
     """What the map needs of a block that takes `tokens` [1, N, d]; at least in float32."""
     y, values = attend(block, tokens)
     scale_1, scale_2 = layer_scale(block.ls_1), layer_scale(block.ls_2)
     return Block(
-        values=exact(values[0]).transpose(0, 1),
-        after_attention=exact(y[0]),
-        output=scaled_rows(scale_1, exact(block.attn.out_proj.weight)),
+        values=at_least_float32(values[0]).transpose(0, 1),
+        after_attention=at_least_float32(y[0]),
+        output=scaled_rows(scale_1, at_least_float32(block.attn.out_proj.weight)),
         norm=read_norm(block.ln_2),
-        expand=(exact(block.mlp.c_fc.weight), exact(block.mlp.c_fc.bias)),
+        expand=(at_least_float32(block.mlp.c_fc.weight), at_least_float32(block.mlp.c_fc.bias)),
         activation=block.mlp.gelu,
-        contract=(scaled_rows(scale_2, exact(block.mlp.c_proj.weight)), scaled_rows(scale_2, exact(block.mlp.c_proj.bias))),
+        contract=tuple(scaled_rows(scale_2, at_least_float32(part)) for part in (block.mlp.c_proj.weight, block.mlp.c_proj.bias)),
         folded=folded,
     )
 
 
 def read_custom_block(block: CustomResidualAttentionBlock, tokens: Tensor, head: Head) -> ChainMap:
     """The map of a block with norms in further places (query and key, after the attention, inside the MLP)."""
-    attention, x = block.attn, exact(tokens[0])
+    attention, x = block.attn, at_least_float32(tokens[0])
     _, entering = linearise_all([block.ln_1], x)
-    bias = None if attention.in_proj_bias is None else exact(attention.in_proj_bias)
-    q, k, v = linear(entering, exact(attention.in_proj_weight), bias).chunk(3, -1)
+    bias = None if attention.in_proj_bias is None else at_least_float32(attention.in_proj_bias)
+    q, k, v = linear(entering, at_least_float32(attention.in_proj_weight), bias).chunk(3, -1)
     q, k, v = (t.unflatten(-1, (attention.num_heads, -1)) for t in (q, k, v))
     q, k = linearise_all([attention.ln_q], q)[1], linearise_all([attention.ln_k], k)[1]
     mixed = scaled_dot_product_attention(q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1))
-    pieces = []
+    chain = []
     if attention.head_scale is not None:
-        scale = exact(attention.head_scale)
+        scale = at_least_float32(attention.head_scale)
         mixed = mixed * scale
-        pieces.append(Slope(scale.flatten().repeat_interleave(attention.head_dim)))
+        chain.append(Slope(scale.flatten().repeat_interleave(attention.head_dim)))
     mixed = mixed.transpose(0, 1).flatten(1)
     after, out = linearise_all([attention.ln_inner, attention.out_proj, block.ln_attn, block.ls_1], mixed)
     y = x + out
     inside, out = linearise_all([block.ln_2, block.mlp, block.ls_2], y)
-    return ChainMap(v, [*pieces, *after, Residual(inside)], y + out, head, OpenClipViT.prefix)
+    return ChainMap(v, [*chain, *after, Residual(inside)], y + out, head, OpenClipViT.prefix)
 
 
 def check_supported(visual: VisionTransformer) -> None:

@@ -13,20 +13,20 @@ import torch
 from huggingface_hub.constants import HF_HUB_CACHE
 from PIL import Image
 
-from .bench.run import METHODS, Settings, check
-from .bench.run import run as bench
-from .errors import InputError, MaskInversionError
-from .evaluation.command import add_arguments as add_evaluation
-from .evaluation.command import settings_of
-from .evaluation.run import evaluate
-from .examples import EXAMPLES, load_example
-from .geometry import FITS, as_pixels
-from .inverter import PRECISIONS, MaskInverter
-from .loading import BUNDLED, best_device, bundled_classes, load_clip
-from .overlay import overlay
-from .tasks.caption import HOWS, Decoding, load_captioner
-from .tasks.classify import DEFAULT_TEMPLATE, NAMES, TEMPLATES, classify
-from .tokens import LocalizedTokens
+from ..bench.run import METHODS, Settings, check
+from ..bench.run import run as bench
+from ..bundled import BUNDLED, EXAMPLES, bundled_classes, load_example
+from ..drawing.overlay import overlay
+from ..errors import InputError, MaskInversionError
+from ..evaluation.command import add_arguments as add_evaluation
+from ..evaluation.command import settings_of
+from ..evaluation.run import evaluate
+from ..geometry import FITS, as_pixels
+from ..inverter import PRECISIONS, MaskInverter
+from ..models.loading import best_device, load_clip
+from ..tasks.caption import HOWS, Decoding, load_captioner
+from ..tasks.classify import DEFAULT_TEMPLATE, NAMES, TEMPLATES, classify
+from ..tokens import LocalizedTokens
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -21,11 +21,11 @@ aten = torch.ops.aten
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [..., in] @ weight.T + bias, with weight [out, in], without derivatives."""
     if x.device.type == "cpu" and x.dtype == torch.float32 and onednn_is_faster():
-        return by_onednn(x, weight, bias)
+        return onednn_linear(x, weight, bias)
     return F.linear(x, weight, bias)
 
 
-def fastest(device: torch.device) -> AbstractContextManager:
+def fast_linears(device: torch.device) -> AbstractContextManager:
     """Within it, linear layers of any module are computed as `linear` does it; nothing of a module is changed."""
     return FastLinears() if device.type == "cpu" and onednn_is_faster() else nullcontext()
 
@@ -44,7 +44,7 @@ class FastLinears(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
@@ -56,7 +56,7 @@ def onednn_is_faster() -> bool:
     if not torch.backends.mkldnn.enabled:
         return False
     x, weight = torch.ones(197, 768), torch.ones(768, 768)
-    return seconds(lambda: by_onednn(x, weight)) < seconds(lambda: F.linear(x, weight))
+    return seconds(lambda: onednn_linear(x, weight)) < seconds(lambda: F.linear(x, weight))
 
 
 @cache
@@ -75,30 +75,3 @@ def seconds(product: Callable[[], Tensor]) -> float:
             product()[0, 0].item()
             taken.append(time.perf_counter() - start)
     return min(taken)
-
-
-class KeptProduct:
-    """The product of two weights, kept from image to image for as long as it is theirs.
-
-    Weights are swapped, patched and moved under our hands, so every time a random vector tells whether it still is (Freivalds,
-    1977): that reads the three matrices once.
-    """
-
-    def __init__(self):
-        self.kept: Tensor | None = None
-        self.transposed: Tensor | None = None
-
-    def of(self, left: Tensor, right: Tensor) -> Tensor:
-        """left [a, b] @ right [b, c], at their precision; `transposed` is then the same, transposed in memory."""
-        if self.kept is None or (self.kept.dtype, self.kept.device) != (left.dtype, left.device) or not self.holds(left, right):
-            self.kept = left @ right
-            self.transposed = self.kept.T.contiguous()
-        return self.kept
-
-    def holds(self, left: Tensor, right: Tensor) -> bool:
-        if self.kept.shape != (len(left), right.shape[1]):
-            return False
-        generator = torch.Generator(right.device).manual_seed(0)  # not the one of the whole program
-        probe = torch.randn(right.shape[1], generator=generator, dtype=right.dtype, device=right.device)
-        expected = left @ (right @ probe)
-        return bool((self.kept @ probe - expected).norm() <= 100 * torch.finfo(left.dtype).eps * expected.norm())

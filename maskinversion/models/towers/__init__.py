@@ -1,6 +1,6 @@
 """Towers: one small interface over frozen vision models, one module per family."""
 
-from ..errors import ModelError
+from ...errors import ModelError
 from .base import EncodedLayers, Tower
 from .open_clip_vit import OpenClipViT
 from .timm_vit import TimmViT

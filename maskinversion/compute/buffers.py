@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class WorkingSet:
+class Buffers:
     """The memory of one inversion: masks are worked on in chunks below `wide` bytes, and those in parts below `narrow`.
 
     A processor's parts stay in its cache. Arrays are used again at every step: new pages from the system take as long as the
@@ -18,7 +18,7 @@ class WorkingSet:
         self.rooms: dict[tuple[str, int], Tensor] = {}
 
     @classmethod
-    def of(cls, device: torch.device) -> "WorkingSet":
+    def of(cls, device: torch.device) -> "Buffers":
         return cls(device, 32 * 2**20, 8 * 2**20) if device.type == "cpu" else cls(device, 128 * 2**20, 128 * 2**20)
 
     def array(self, name: str, *shape: int, dtype: torch.dtype, of: object = None) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import InputError
+from ..errors import InputError
 
 # Dark to bright at even steps of lightness, so that more is always brighter.
 COLOURS = ((0.05, 0.03, 0.20), (0.35, 0.07, 0.45), (0.72, 0.19, 0.38), (0.95, 0.42, 0.20), (0.99, 0.72, 0.20), (0.99, 0.98, 0.72))

@@ -10,12 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from ..decomposition import Block, BlockMap, Head, LayerMap, Norm, PoolerMap, cosine_slope
-from ..errors import ModelError
-from ..pieces import Residual
-from ..products import KeptProduct
+from ...compute.cached_product import CachedProduct
+from ...errors import ModelError
+from ...explain.base import Head, LayerMap, Norm
+from ...explain.block import Block, BlockMap
+from ...explain.linearized import Residual
+from ...explain.pooler import PoolerMap, cosine_slope
 from .base import Tower
-from .reading import exact, linearise, linearise_all, positions
+from .reading import at_least_float32, linearise, linearise_all, positions
 
 CLIP_NAMES = ("CLIPVisionModelWithProjection", "CLIPModel", "MetaClip2VisionModelWithProjection", "MetaClip2Model")
 SIGLIP_NAMES = ("SiglipVisionModel", "SiglipModel", "Siglip2VisionModel", "Siglip2Model")
@@ -60,7 +62,7 @@ class TransformersViT(Tower):
         self.image_size = (side * self.patch_size[0], side * self.patch_size[1])
         self.interpolation = "bilinear" if self.flat_patches else "bicubic"
         self.blocks = vision.encoder.layers
-        self.folded = defaultdict(KeptProduct)
+        self.folded = defaultdict(CachedProduct)
         self.width_out = self.projection.shape[0] if projection is None else self.projection.shape[1]
 
     @property
@@ -83,7 +85,7 @@ class TransformersViT(Tower):
         tokens = tokens + positions(table[None], grid, self.native_grid, self.prefix)
         return self.vision.pre_layrnorm(tokens) if self.prefix else tokens
 
-    def through(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
+    def run_block(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
         attention, mlp = block.self_attn, block.mlp
         heads = attention.num_heads if hasattr(attention, "num_heads") else attention.heads
         activation = mlp.activation_fn if hasattr(mlp, "activation_fn") else mlp.activation
@@ -95,23 +97,23 @@ class TransformersViT(Tower):
         y = tokens + attention.out_proj(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         if not wanted or self.pooler is not None:
             after = y + mlp.fc2(activation(mlp.fc1(block.layer_norm2(y))))
-            return after, self.read_pooler(exact(after[0])) if wanted else None
-        y = exact(y[0])
+            return after, self.read_pooler(at_least_float32(after[0])) if wanted else None
+        y = at_least_float32(y[0])
         read = Block(
-            values=exact(v[0]).transpose(0, 1),
+            values=at_least_float32(v[0]).transpose(0, 1),
             after_attention=y,
-            output=full(attention.out_proj.weight, y),
-            norm=full_norm(block.layer_norm2, y),
-            expand=(full(mlp.fc1.weight, y), full(mlp.fc1.bias, y)),
+            output=cast_like(attention.out_proj.weight, y),
+            norm=norm_like(block.layer_norm2, y),
+            expand=(cast_like(mlp.fc1.weight, y), cast_like(mlp.fc1.bias, y)),
             activation=activation,
-            contract=(full(mlp.fc2.weight, y), full(mlp.fc2.bias, y)),
+            contract=(cast_like(mlp.fc2.weight, y), cast_like(mlp.fc2.bias, y)),
             folded=self.folded[block],
         )
         if self.visual_projection is None:
             projection = torch.eye(self.width_out, dtype=y.dtype, device=y.device)
         else:
-            projection = full(self.projection, y)
-        found = BlockMap(read, Head(full_norm(self.vision.post_layernorm, y), projection), self.prefix)
+            projection = cast_like(self.projection, y)
+        found = BlockMap(read, Head(norm_like(self.vision.post_layernorm, y), projection), self.prefix)
         return found.leaving[None].to(tokens.dtype), found
 
     def embed(self, tokens: Tensor) -> Tensor:
@@ -125,15 +127,15 @@ class TransformersViT(Tower):
     def read_pooler(self, tokens: Tensor) -> PoolerMap:
         """The map of the tokens [N, d], at least float32, that leave a block, as the pooler sees them."""
         pooler, attention = self.pooler, self.pooler.attention
-        weights, biases = (exact(part).chunk(3) for part in (attention.in_proj_weight, attention.in_proj_bias))
+        weights, biases = (at_least_float32(part).chunk(3) for part in (attention.in_proj_weight, attention.in_proj_bias))
         q, k, v = (
             linear(x, weight, bias).unflatten(-1, (attention.num_heads, -1)).transpose(0, 1)
-            for x, weight, bias in zip((exact(pooler.probe[0]), tokens, tokens), weights, biases, strict=True)
+            for x, weight, bias in zip((at_least_float32(pooler.probe[0]), tokens, tokens), weights, biases, strict=True)
         )
         mixed = scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1)
-        pieces, out = linearise(attention.out_proj, mixed)
+        chain, out = linearise(attention.out_proj, mixed)
         inside, more = linearise_all([pooler.layernorm, pooler.mlp.fc1, pooler.mlp.activation_fn, pooler.mlp.fc2], out)
-        return PoolerMap(v.transpose(0, 1), [*pieces, Residual(inside)], cosine_slope((out + more)[0]), self.prefix)
+        return PoolerMap(v.transpose(0, 1), [*chain, Residual(inside)], cosine_slope((out + more)[0]), self.prefix)
 
 
 class NativeClipVision(TransformersViT):
@@ -189,16 +191,16 @@ def no_space(name: str, vision: nn.Module) -> str:
     )
 
 
-def full(weight: Tensor, like: Tensor) -> Tensor:
+def cast_like(weight: Tensor, like: Tensor) -> Tensor:
     """A weight where the computation is, at its precision."""
     return weight.detach().to(like)
 
 
-def full_norm(norm: nn.LayerNorm, like: Tensor) -> Norm:
-    return Norm(full(norm.weight, like), full(norm.bias, like), norm.eps)
+def norm_like(norm: nn.LayerNorm, like: Tensor) -> Norm:
+    return Norm(cast_like(norm.weight, like), cast_like(norm.bias, like), norm.eps)
 
 
 def flexible_positions(table: Tensor, tokens: Tensor, grid: tuple[int, int], native: tuple[int, int]) -> Tensor:
     """The positions [P, d] of SigLIP 2 naflex on a grid, resized as the model does it, on a copy."""
-    square = exact(table.to(tokens)).T.unflatten(1, native)[None]
+    square = at_least_float32(table.to(tokens)).T.unflatten(1, native)[None]
     return F.interpolate(square, size=grid, mode="bilinear", antialias=True)[0].flatten(1).T.to(tokens)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import maskinversion as mi
-from maskinversion import products
+from maskinversion.compute import matmul
 
 CPU = torch.device("cpu")
 
@@ -17,9 +17,9 @@ def onednn(monkeypatch):
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         pytest.skip("this PyTorch has no oneDNN")
     taken = []
-    given = products.by_onednn
-    monkeypatch.setattr(products, "onednn_is_faster", lambda: True)
-    monkeypatch.setattr(products, "by_onednn", lambda x, *rest: taken.append(x.shape) or given(x, *rest))
+    given = matmul.onednn_linear
+    monkeypatch.setattr(matmul, "onednn_is_faster", lambda: True)
+    monkeypatch.setattr(matmul, "onednn_linear", lambda x, *rest: taken.append(x.shape) or given(x, *rest))
     return taken
 
 
@@ -27,15 +27,15 @@ def onednn(monkeypatch):
 @pytest.mark.parametrize("bias", [None, torch.randn(3)])
 def test_it_is_the_linear_layer(onednn, shape, bias):
     x, weight = torch.randn(shape), torch.randn(3, 7)
-    torch.testing.assert_close(products.linear(x, weight, bias), F.linear(x, weight, bias))
-    torch.testing.assert_close(products.linear(x, weight.T.contiguous().T, bias), F.linear(x, weight, bias))
+    torch.testing.assert_close(matmul.linear(x, weight, bias), F.linear(x, weight, bias))
+    torch.testing.assert_close(matmul.linear(x, weight.T.contiguous().T, bias), F.linear(x, weight, bias))
     assert onednn == [torch.Size(shape)] * 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_other_precisions_are_left_to_pytorch(onednn, dtype):
     x, weight, bias = torch.randn(5, 7).to(dtype), torch.randn(3, 7).to(dtype), torch.randn(3).to(dtype)
-    assert torch.equal(products.linear(x, weight, bias), F.linear(x, weight, bias)) and not onednn
+    assert torch.equal(matmul.linear(x, weight, bias), F.linear(x, weight, bias)) and not onednn
 
 
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
@@ -45,7 +45,7 @@ def test_linear_layers_of_any_module_are_reached_and_only_within(onednn, mode):
     with mode():
         expected = module(x)
         assert not onednn
-        with products.fastest(CPU):
+        with matmul.fast_linears(CPU):
             found = module(x)
         assert len(onednn) == 2
         assert torch.equal(module(x), expected) and len(onednn) == 2
@@ -53,7 +53,7 @@ def test_linear_layers_of_any_module_are_reached_and_only_within(onednn, mode):
 
 
 def test_an_error_inside_ends_it(onednn):
-    with pytest.raises(RuntimeError, match="stop"), products.fastest(CPU):
+    with pytest.raises(RuntimeError, match="stop"), matmul.fast_linears(CPU):
         raise RuntimeError("stop")
     nn.Linear(7, 5)(torch.randn(1, 7))
     assert not onednn
@@ -64,7 +64,7 @@ def test_tokens_do_not_depend_on_who_multiplies(onednn, monkeypatch, bundled, sc
     found = inverter.invert(inverter.encode(scene[0]), scene[1])
     products_of_a_block = 4
     assert len(onednn) > products_of_a_block * len(bundled.tower.blocks)
-    monkeypatch.setattr(products, "onednn_is_faster", lambda: False)
+    monkeypatch.setattr(matmul, "onednn_is_faster", lambda: False)
     onednn.clear()
     expected = inverter.invert(inverter.encode(scene[0]), scene[1])
     assert not onednn
@@ -73,7 +73,7 @@ def test_tokens_do_not_depend_on_who_multiplies(onednn, monkeypatch, bundled, sc
 
 
 def test_who_has_switched_onednn_off_does_not_get_it():
-    products.onednn_is_faster.cache_clear()
+    matmul.onednn_is_faster.cache_clear()
     with torch.backends.mkldnn.flags(enabled=False):
-        assert not products.onednn_is_faster()
-    products.onednn_is_faster.cache_clear()
+        assert not matmul.onednn_is_faster()
+    matmul.onednn_is_faster.cache_clear()

@@ -1,0 +1,1 @@
+"""Products and memory, by what is fastest on the device at hand."""

@@ -1,0 +1,105 @@
+"""The map of the usual transformer block."""
+
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..compute.buffers import sliced
+from ..compute.cached_product import CachedProduct
+from ..compute.matmul import linear
+from .base import DirectMap, Head, Norm, pooled_gradient
+from .linearized import value_and_slope
+
+
+@dataclass(frozen=True)
+class Block:
+    """What the map needs of one transformer block, y = x + attention(x), z = y + W2 act(W1 LN(y) + b1) + b2.
+
+    `values` [N, h, d_h] are the rows that the attention mixes, `after_attention` [N, d] is y, `output` [d, h * d_h] is W_O.
+    `norm`, `expand` (W1 [m, d], b1 [m]), `activation`, `contract` (W2 [d, m], b2 [d]) are the MLP. A LayerScale is already
+    multiplied into `output` and `contract`. `folded` keeps a product of this block's weights between images.
+    """
+
+    values: Tensor
+    after_attention: Tensor
+    output: Tensor
+    norm: Norm
+    expand: tuple[Tensor, Tensor]
+    activation: Callable[[Tensor], Tensor]
+    contract: tuple[Tensor, Tensor]
+    folded: CachedProduct
+
+
+class BlockMap(DirectMap):
+    """The map of a block whose MLP is two linear layers with an activation between them.
+
+    leaving [N, d]: the tokens that leave the block.
+    """
+
+    def __init__(self, block: Block, head: Head, prefix: int):
+        y = block.after_attention
+        tokens, width = y.shape
+        self.output = block.output
+
+        normal, inverse = block.norm.normalised(y)
+        weight, bias = block.expand
+        varying = (normal * block.norm.weight) @ weight.T  # [N, m]
+        active, slope = value_and_slope(block.activation, varying + F.linear(block.norm.bias, weight, bias))
+        self.contract = block.contract[0]
+        self.leaving = y + F.linear(active, *block.contract)
+
+        # W1^T, the norm's weight, its subtraction of the mean and W_O fold into one matrix; what is left of the norm has rank one.
+        centred = block.output - block.output.mean(0)
+        self.folded = block.folded.of((centred * block.norm.weight[:, None]).T, weight.T)  # [h * d_h, m]
+        self.folded_back = block.folded.transposed  # [m, h * d_h]
+        self.slope = slope * inverse  # [N, m]
+        self.factor = self.slope  # at the precision of the large products
+        self.corr_weight = varying.mul_(self.slope).div_(width)  # [N, m]: its product with W2^T g is mean(c_i * normal_i)
+        self.corr_row = normal @ block.output  # [N, h * d_h]
+        super().__init__(block.values, *pooled_gradient(self.leaving.mean(0), head, tokens), prefix)
+
+    @property
+    def wide(self) -> int:
+        return self.corr_row.numel() * self.corr_row.element_size()
+
+    @property
+    def setup_macs(self) -> int:
+        return self.corr_row.numel() * len(self.output)
+
+    def at_precision(self, dtype: torch.dtype) -> "BlockMap":
+        form = copy(self)
+        form.precision, form.factor = dtype, self.slope.to(dtype)
+        form.folded, form.folded_back = self.folded.to(dtype), self.folded_back.to(dtype)
+        return form
+
+    @property
+    def vjp_macs(self) -> int:
+        return self.slope.numel() * len(self.folded)
+
+    def parts(self, masks: int) -> list[slice]:
+        """As many masks at a time as the cache holds the hidden layer of."""
+        return sliced(slice(0, masks), self.buffers.narrow // (self.slope.numel() * self.precision.itemsize))
+
+    def vjp(self, g: Tensor) -> Tensor:
+        hidden = g @ self.contract  # [M, m]
+        lowered = hidden.to(self.precision)
+        u = self.cotangent_buffer(len(g)).transpose(1, 2).flatten(2)
+        for part in self.parts(len(g)):
+            of_all = self.buffers.array("hidden", len(lowered[part]), *self.slope.shape, dtype=self.precision)
+            u[part] = linear(torch.mul(self.factor, lowered[part, None], out=of_all), self.folded)
+        u.addcmul_(linear(hidden, self.corr_weight)[..., None], self.corr_row, value=-1)
+        return u.add_((g @ self.output)[:, None])
+
+    def jvp(self, du: Tensor) -> Tensor:
+        dhidden = du.new_empty(len(du), len(self.folded_back))
+        corrected = du.new_empty(len(du), self.tokens)
+        for part in self.parts(len(du)):
+            dhidden[part] = linear(du[part].to(self.precision), self.folded_back).mul_(self.factor).sum(1)
+            product = self.buffers.array("corrected", *du[part].shape, dtype=du.dtype)
+            corrected[part] = torch.mul(du[part], self.corr_row, out=product).sum(-1)
+        dhidden -= corrected @ self.corr_weight
+        return linear(du.sum(1), self.output) + linear(dhidden, self.contract)

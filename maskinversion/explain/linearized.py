@@ -1,0 +1,141 @@
+"""Linearised steps of a computation that treats every token by itself: each knows its derivative and the transpose of it.
+
+`push` takes a change of a step's input to the change of its output (forward mode), `pull` takes a gradient with respect to
+its output to one with respect to its input (reverse mode). All of it is plain products, so it works under inference mode.
+Tensors are [..., N, width].
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..compute.matmul import linear
+
+
+class LinearizedLayer(Protocol):
+    macs: int  # multiply-adds of matrix products per token, for either direction
+
+    def jvp(self, change: Tensor) -> Tensor: ...
+
+    def vjp(self, gradient: Tensor) -> Tensor: ...
+
+    def at_precision(self, dtype: torch.dtype) -> "LinearizedLayer":
+        """The same with its matrix products at another precision."""
+        ...
+
+
+def chain_jvp(chain: list[LinearizedLayer], change: Tensor) -> Tensor:
+    for layer in chain:
+        change = layer.jvp(change)
+    return change
+
+
+def chain_vjp(chain: list[LinearizedLayer], gradient: Tensor) -> Tensor:
+    for layer in reversed(chain):
+        gradient = layer.vjp(gradient)
+    return gradient
+
+
+@dataclass(frozen=True)
+class Linear:
+    """y = x W^T + b, with W [out, in]."""
+
+    weight: Tensor
+
+    @property
+    def macs(self) -> int:
+        return self.weight.numel()
+
+    def jvp(self, change: Tensor) -> Tensor:
+        return linear(change.to(self.weight.dtype), self.weight).to(change.dtype)
+
+    def vjp(self, gradient: Tensor) -> Tensor:
+        return (gradient.to(self.weight.dtype) @ self.weight).to(gradient.dtype)
+
+    def at_precision(self, dtype: torch.dtype) -> "Linear":
+        return Linear(self.weight.to(dtype))
+
+
+class WithoutProducts:
+    """A layer that has no matrix product."""
+
+    macs = 0
+
+    def at_precision(self, dtype: torch.dtype) -> "LinearizedLayer":
+        return self
+
+
+@dataclass(frozen=True)
+class Slope(WithoutProducts):
+    """An element-wise function whose derivative at its input is `slope` [N, width] or [width]."""
+
+    slope: Tensor
+
+    def jvp(self, change: Tensor) -> Tensor:
+        return change * self.slope
+
+    vjp = jvp
+
+
+@dataclass(frozen=True)
+class NormSlope(WithoutProducts):
+    """A layer norm at an input whose normalised form is `normal` [N, width], and 1 / standard deviation `inverse` [N, 1]."""
+
+    weight: Tensor
+    normal: Tensor
+    inverse: Tensor
+
+    def _centre(self, x: Tensor) -> Tensor:
+        return self.inverse * (x - x.mean(-1, keepdim=True) - self.normal * (x * self.normal).mean(-1, keepdim=True))
+
+    def jvp(self, change: Tensor) -> Tensor:
+        return self._centre(change) * self.weight
+
+    def vjp(self, gradient: Tensor) -> Tensor:
+        return self._centre(gradient * self.weight)
+
+
+class AddHalves(WithoutProducts):
+    """y = the sum of the first and the second half of x: after a slope, the derivative of a product of the halves."""
+
+    def jvp(self, change: Tensor) -> Tensor:
+        first, second = change.chunk(2, -1)
+        return first + second
+
+    def vjp(self, gradient: Tensor) -> Tensor:
+        return torch.cat([gradient, gradient], -1)
+
+
+@dataclass(frozen=True)
+class Residual:
+    """y = x + the chain of x."""
+
+    chain: list[LinearizedLayer]
+
+    @property
+    def macs(self) -> int:
+        return sum(layer.macs for layer in self.chain)
+
+    def jvp(self, change: Tensor) -> Tensor:
+        return change + chain_jvp(self.chain, change)
+
+    def vjp(self, gradient: Tensor) -> Tensor:
+        return gradient + chain_vjp(self.chain, gradient)
+
+    def at_precision(self, dtype: torch.dtype) -> "Residual":
+        return Residual([layer.at_precision(dtype) for layer in self.chain])
+
+
+def value_and_slope(activation: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """An element-wise function and its derivative, any one: the only derivative that is left to autograd.
+
+    Forward-mode differentiation needs no graph, but takes half a second to start.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        x = x.clone().requires_grad_()
+        value = activation(x)
+        (slope,) = torch.autograd.grad(value.sum(), x)
+    return value.detach(), slope

@@ -1,0 +1,84 @@
+"""The map of any block with its linear function as one matrix."""
+
+import torch
+from torch import Tensor
+
+from .base import DirectMap, SelfAttentionMap
+
+TABLE_BYTES = 320 * 2**20  # what a TabulatedMap may take
+# Multiply-adds that take as long as reading one number from memory: about 20 was measured on a server's CPU (products of 1, 13,
+# 40 and 100 rows with a table of 310 MB), and a GPU's ratio of arithmetic to bandwidth is of the same order.
+READ_COST = 20
+
+
+class TabulatedMap(SelfAttentionMap):
+    """The map of any block, with U(e) of every token as one matrix, formed once per image: cheaper for many masks.
+
+    U(e) is linear in e, so its matrix, for every head [D, N * d_h], is U of the D axes. `worthwhile` says when it pays.
+    """
+
+    def __init__(self, source: DirectMap):
+        super().__init__(source.values.transpose(0, 1), source.prefix)
+        self.buffers = source.buffers
+        self.unit = source.unit
+        self.setup_macs = source.setup_macs + source.seed.shape[1] * source.vjp_macs
+        width, entries = source.seed.shape[1], self.tokens * self.head_width
+        self.table = source.seed.new_empty(self.heads, width, entries, dtype=source.precision)
+        # What the tokens share is large: it keeps its digits.
+        self.common = source.seed.new_empty(self.heads, width, 1, self.head_width)
+        rows = max(1, self.buffers.wide // source.wide)
+        for first in range(0, width, rows):
+            chosen = slice(first, first + rows)
+            u = source.by_head(source.vjp(source.seed.T[chosen])).transpose(0, 1)  # [h, rows, N, d_h]
+            self.common[:, chosen] = u.mean(2, keepdim=True)
+            self.table[:, chosen].unflatten(2, (self.tokens, -1)).copy_(u.sub_(self.common[:, chosen]))
+
+    @staticmethod
+    def worthwhile(source: DirectMap, masks: int, iterations: int) -> bool:
+        """Whether the table fits into TABLE_BYTES, and takes fewer operations to form and use than it saves.
+
+        Its products read the whole table for a chunk of masks at a time, so reading is counted, at READ_COST.
+        """
+        width = source.seed.shape[1]
+        entries = source.tokens * source.heads * source.head_width
+        if entries * width * source.precision.itemsize > TABLE_BYTES:
+            return False
+        at_once = max(1, min(masks, source.buffers.wide // (entries * source.precision.itemsize)))
+        reads = READ_COST * entries * width * -(-masks // at_once)
+        table = width * source.vjp_macs + 2 * iterations * (masks * entries * width + reads)
+        return table < 2 * iterations * masks * source.vjp_macs
+
+    @property
+    def step_macs(self) -> int:
+        return 2 * (self.table.numel() + self.relevance_macs)
+
+    @property
+    def wide(self) -> int:
+        return self.values.numel() * self.table.dtype.itemsize
+
+    def cotangent_buffer(self, masks: int) -> Tensor:
+        shape = (self.heads, masks, self.tokens, self.head_width)
+        return self.buffers.array("queries", *shape, dtype=self.values.dtype, of=self).transpose(0, 1)
+
+    def cotangents(self, direction: Tensor) -> Tensor:
+        # U is blind to what is taken away, on which bfloat16 would spend its digits.
+        direction = direction - (direction @ self.unit)[:, None] * self.unit
+        room = self.cotangent_buffer(len(direction))
+        u = room.transpose(0, 1)  # [h, M, N, d_h]
+        varying = self.at_precision(u.flatten(2))
+        torch.bmm(direction.to(varying.dtype).expand(self.heads, -1, -1), self.table, out=varying)
+        u.flatten(2).copy_(varying)
+        u.add_((direction @ self.common[:, :, 0])[:, :, None])
+        return room
+
+    def cotangents_vjp(self, du: Tensor) -> Tensor:
+        du = du.transpose(0, 1)  # [h, M, N, d_h]
+        flat = du.flatten(2)
+        varying = self.at_precision(flat).copy_(flat) @ self.table.mT
+        return (varying.to(du.dtype) + du.sum(2) @ self.common[:, :, 0].mT).sum(0)
+
+    def at_precision(self, like: Tensor) -> Tensor:
+        """Itself, or room for it at the precision of the table."""
+        if like.dtype == self.table.dtype:
+            return like
+        return self.buffers.array("hidden", *like.shape, dtype=self.table.dtype)
