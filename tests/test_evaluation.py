@@ -17,7 +17,7 @@ from test_inversion import small_clip
 import maskinversion as mi
 from maskinversion.cli.main import add_model
 from maskinversion.evaluation import run as run_module
-from maskinversion.evaluation.ablation import OBJECTIVES, inverter_with
+from maskinversion.evaluation.ablation import OBJECTIVES
 from maskinversion.evaluation.baselines import METHODS, Picture, crop, embed, embeddings, grey, masked_crop, red_circle
 from maskinversion.evaluation.command import add_arguments, settings_of
 from maskinversion.evaluation.data import decode, read_coco, read_phrasecut, read_refcoco
@@ -353,7 +353,7 @@ def test_other_losses_equal_autograd(loss):
 def test_an_inverter_minimises_the_loss_it_is_given(loss):
     clip = small_clip()
     image, masks = noise(48, 3)
-    inverter = inverter_with(loss, clip, lr=0.02)
+    inverter = mi.MaskInverter(clip, objective=OBJECTIVES[loss], lr=0.02)
     tokens = inverter.invert(inverter.encode(image), masks)
     first = LOSSES[loss](tokens.maps[0].double(), masks[0].double())
     torch.testing.assert_close(tokens.losses[-1, 0], first, rtol=1e-5, atol=1e-6)

@@ -14,6 +14,7 @@ from test_inversion import many_masks, picture
 from timm.layers import resample_abs_pos_embed
 
 import maskinversion as mi
+from maskinversion.explain.plan import cheapest_form
 from maskinversion.models.loading import readable_architectures
 from maskinversion.models.towers import tower_of
 
@@ -141,8 +142,8 @@ def test_a_matrix_for_many_masks_changes_nothing(name):
     inverter = mi.MaskInverter(clip)
     encoded = inverter.encode(image)
     (found,) = encoded.maps
-    folded = found.cheapest(60, 10)
-    assert folded is not found and found.cheapest(1, 1) is found
+    folded = cheapest_form(found, 60, 10)
+    assert folded is not found and cheapest_form(found, 1, 1) is found
     assert folded.step_macs < found.step_macs and folded.setup_macs > found.setup_macs
     together = inverter.invert(encoded, masks)
     alone = [inverter.invert(encoded, mask) for mask in masks[::20]]

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import maskinversion as mi
-from maskinversion import inverter as inverter_module
 from maskinversion.compute.buffers import Buffers
+from maskinversion.explain import plan
 from maskinversion.explain.objective import DiceObjective
 from maskinversion.explain.table import TabulatedMap
 from maskinversion.models.towers import OpenClipViT
@@ -240,8 +240,9 @@ def test_masks_are_independent_of_one_another_and_of_chunks(monkeypatch):
     many = inverter.invert(encoded, masks.repeat(20, 1, 1))
     alone = inverter.invert(encoded, masks[1])
     found = [many]
-    for wide, narrow in ((1, 1), (2**40, 1), (encoded.maps[0].wide * 7, encoded.maps[0].narrow * 3)):
-        monkeypatch.setattr(Buffers, "of", lambda device, sizes=(wide, narrow): Buffers(device, *sizes))
+    first = encoded.maps[0]
+    for sizes in ((1, 1), (2**40, 1), (first.cotangent_bytes * 7, first.relevance_bytes * 3)):
+        monkeypatch.setattr(Buffers, "of", lambda device, sizes=sizes: Buffers(device, *sizes))
         found.append(inverter.invert(encoded, masks.repeat(20, 1, 1)))
     for other in found:
         torch.testing.assert_close(other.embeddings[1::3], alone.embeddings.expand(20, -1), rtol=1e-9, atol=1e-9)
@@ -296,7 +297,7 @@ def test_a_table_for_many_masks_changes_nothing(vision):
 
 @pytest.mark.parametrize("count", [2, 40])
 def test_fast_precision_stays_close_to_exact(count, monkeypatch):
-    monkeypatch.setattr(inverter_module, "bfloat16_is_faster", lambda device: True)
+    monkeypatch.setattr(plan, "bfloat16_is_faster", lambda device: True)
     clip = random_clip("ViT-B-32", torch.float32)
     image, _ = picture(224, 1)
     masks = many_masks(224, count)

@@ -35,7 +35,7 @@ class Picture:
         self._encoded: dict[tuple, EncodedImage] = {}
 
     def encoded(self, inverter: MaskInverter) -> EncodedImage:
-        key = (id(inverter.clip), inverter.image_size, inverter.fit, inverter.layers)
+        key = (id(inverter.clip), inverter.image_size, inverter.settings.fit, inverter.settings.layers)
         if key not in self._encoded:
             self._encoded[key] = inverter.encode(self.pixels.permute(1, 2, 0))
         return self._encoded[key]
@@ -108,8 +108,8 @@ def embed(pictures: Iterable[Tensor], inverter: MaskInverter) -> Tensor:
 
 def canvas(pixels: Tensor, inverter: MaskInverter) -> Tensor:
     """What the model sees of a picture [3, h, w]: [1, 3, H, W], normalised."""
-    tower, size = inverter.clip.tower, tuple(pixels.shape[1:])
-    geometry = Geometry(size, canvas_size(size, inverter.image_size, tower.patch_size, inverter.fit), inverter.fit)
+    tower, size, fit = inverter.clip.tower, tuple(pixels.shape[1:]), inverter.settings.fit
+    geometry = Geometry(size, canvas_size(size, inverter.image_size, tower.patch_size, fit), fit)
     mean, std = (torch.tensor(values)[:, None, None] for values in (tower.mean, tower.std))
     return (geometry.to_model(pixels[None], tower.interpolation, fill=mean) - mean) / std
 

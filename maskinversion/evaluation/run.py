@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TextIO
 
@@ -15,13 +15,13 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..geometry import FITS
-from ..inverter import MaskInverter
+from ..inverter import InversionSettings, MaskInverter
 from ..models.clip import Clip
 from ..models.loading import load_clip
 from ..tasks.classify import DEFAULT_TEMPLATE as CLASS_TEMPLATE
 from ..tasks.classify import TEMPLATES, text_embeddings
 from ..tasks.refer import DEFAULT_TEMPLATE as EXPRESSION_TEMPLATE
-from .ablation import OBJECTIVES, inverter_with
+from .ablation import OBJECTIVES
 from .baselines import METHODS, Picture, embeddings
 from .data import Dataset, Sample, read_coco, read_phrasecut, read_refcoco
 from .masks import QUALITIES, RADIUS, degrade, largest_overlaps
@@ -110,9 +110,9 @@ class Row:
     precision: str | None = None
 
     def inverter(self, clip: Clip) -> MaskInverter:
-        names = ("image_size", "fit", "iterations", "lr", "alpha", "layers", "precision")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return inverter_with(self.loss or "dice", clip, **given)
+        own = {field.name: getattr(self, field.name, None) for field in fields(InversionSettings)}
+        settings = InversionSettings(**{name: value for name, value in own.items() if value is not None})
+        return MaskInverter(clip, settings, objective=OBJECTIVES[self.loss or "dice"])
 
 
 def rows_of(settings: Settings) -> list[Row]:
