@@ -1,7 +1,9 @@
 """The product of two weights, kept from image to image for as long as it is theirs."""
 
+from weakref import WeakKeyDictionary
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class CachedProduct:
@@ -12,20 +14,34 @@ class CachedProduct:
     """
 
     def __init__(self):
-        self.kept: Tensor | None = None
-        self.transposed: Tensor | None = None
+        self.kept: tuple[Tensor, Tensor] | None = None
 
-    def of(self, left: Tensor, right: Tensor) -> Tensor:
-        """left [a, b] @ right [b, c], at their precision; `transposed` is then the same, transposed in memory."""
-        if self.kept is None or (self.kept.dtype, self.kept.device) != (left.dtype, left.device) or not self.holds(left, right):
-            self.kept = left @ right
-            self.transposed = self.kept.T.contiguous()
-        return self.kept
+    def of(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """left [a, b] @ right [b, c], at their precision; and the same, transposed in memory."""
+        kept = self.kept
+        if kept is None or not is_product(kept[0], left, right):
+            product = left @ right
+            kept = self.kept = product, product.T.contiguous()
+        return kept
 
-    def holds(self, left: Tensor, right: Tensor) -> bool:
-        if self.kept.shape != (len(left), right.shape[1]):
-            return False
-        generator = torch.Generator(right.device).manual_seed(0)  # not the one of the whole program
-        probe = torch.randn(right.shape[1], generator=generator, dtype=right.dtype, device=right.device)
-        expected = left @ (right @ probe)
-        return bool((self.kept @ probe - expected).norm() <= 100 * torch.finfo(left.dtype).eps * expected.norm())
+
+def is_product(found: Tensor, left: Tensor, right: Tensor) -> bool:
+    if (found.dtype, found.device, *found.shape) != (left.dtype, left.device, len(left), right.shape[1]):
+        return False
+    generator = torch.Generator(right.device).manual_seed(0)  # not the one of the whole program
+    probe = torch.randn(right.shape[1], generator=generator, dtype=right.dtype, device=right.device)
+    expected = left @ (right @ probe)
+    return bool((found @ probe - expected).norm() <= 100 * torch.finfo(left.dtype).eps * expected.norm())
+
+
+products: WeakKeyDictionary[nn.Module, CachedProduct] = WeakKeyDictionary()
+
+
+def product_of(module: nn.Module) -> CachedProduct:
+    """The product of this module's weights, for as long as the module is in use, whoever reads it."""
+    return products.setdefault(module, CachedProduct())
+
+
+def forget_products() -> None:
+    """Give their memory back; they are formed again when they are needed."""
+    products.clear()

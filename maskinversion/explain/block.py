@@ -54,8 +54,8 @@ class BlockMap(DirectMap):
 
         # W1^T, the norm's weight, its subtraction of the mean and W_O fold into one matrix; what is left of the norm has rank one.
         centred = block.output - block.output.mean(0)
-        self.folded = block.folded.of((centred * block.norm.weight[:, None]).T, weight.T)  # [h * d_h, m]
-        self.folded_back = block.folded.transposed  # [m, h * d_h]
+        folding = (centred * block.norm.weight[:, None]).T, weight.T
+        self.folded, self.folded_back = block.folded.of(*folding)  # [h * d_h, m], [m, h * d_h]
         self.slope = slope * inverse  # [N, m]
         self.factor = self.slope  # at the precision of the large products
         self.corr_weight = varying.mul_(self.slope).div_(width)  # [N, m]: its product with W2^T g is mean(c_i * normal_i)

@@ -1,14 +1,12 @@
 """open_clip's own VisionTransformer: OpenAI, LAION, DataComp, DFN and MetaCLIP weights, and CoCa."""
 
-from collections import defaultdict
-
 import open_clip
 import torch
 from open_clip.transformer import CustomResidualAttentionBlock, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from ...compute.cached_product import CachedProduct
+from ...compute.cached_product import product_of
 from ...errors import ModelError
 from ...explain.base import Head, LayerMap
 from ...explain.block import Block, BlockMap
@@ -40,13 +38,15 @@ class OpenClipViT(Tower):
         self.patch_size = tuple(visual.patch_size)
         self.image_size = tuple(visual.image_size)
         self.blocks = visual.transformer.resblocks
-        self.folded = defaultdict(CachedProduct)
-        self.projection = visual.proj
         self.width_out = visual.proj.shape[1]
         preprocess = getattr(visual, "preprocess_cfg", {})
         self.mean = tuple(preprocess.get("mean") or open_clip.OPENAI_DATASET_MEAN)
         self.std = tuple(preprocess.get("std") or open_clip.OPENAI_DATASET_STD)
         self.interpolation = preprocess.get("interpolation", "bicubic")
+
+    @property
+    def projection(self) -> Tensor:
+        return self.visual.proj
 
     def enter(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
         visual = self.visual
@@ -61,7 +61,7 @@ class OpenClipViT(Tower):
         head = Head(read_norm(self.visual.ln_post), at_least_float32(self.visual.proj))
         if isinstance(block, CustomResidualAttentionBlock):
             return block(tokens), read_custom_block(block, tokens, head)
-        found = BlockMap(read_block(block, tokens, self.folded[block]), head, self.prefix)
+        found = BlockMap(read_block(block, tokens), head, self.prefix)
         return found.leaving[None].to(tokens.dtype), found
 
     def embed(self, tokens: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ def pass_through(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
     return y + block.ls_2(block.mlp(block.ln_2(y)))
 
 
-def read_block(block: ResidualAttentionBlock, tokens: Tensor, folded: CachedProduct) -> Block:
+def read_block(block: ResidualAttentionBlock, tokens: Tensor) -> Block:
     """What the map needs of a block that takes `tokens` [1, N, d]; at least in float32."""
     y, values = attend(block, tokens)
     scale_1, scale_2 = layer_scale(block.ls_1), layer_scale(block.ls_2)
@@ -129,7 +129,7 @@ def read_block(block: ResidualAttentionBlock, tokens: Tensor, folded: CachedProd
         expand=(at_least_float32(block.mlp.c_fc.weight), at_least_float32(block.mlp.c_fc.bias)),
         activation=block.mlp.gelu,
         contract=tuple(scaled_rows(scale_2, at_least_float32(part)) for part in (block.mlp.c_proj.weight, block.mlp.c_proj.bias)),
-        folded=folded,
+        folded=product_of(block),
     )
 
 

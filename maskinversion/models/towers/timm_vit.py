@@ -44,12 +44,16 @@ class TimmViT(Tower):
         self.image_size = tuple(trunk.patch_embed.img_size)
         self.prefix = trunk.num_prefix_tokens
         self.blocks = trunk.blocks
-        self.projection = [layer.weight for layer in visual.modules() if isinstance(layer, nn.Linear)][-1]
+        self.last_linear = [layer for layer in visual.modules() if isinstance(layer, nn.Linear)][-1]
         self.width_out = len(self.projection)
         preprocess = getattr(visual, "preprocess_cfg", {})
         self.mean = tuple(preprocess.get("mean") or trunk.default_cfg["mean"])
         self.std = tuple(preprocess.get("std") or trunk.default_cfg["std"])
         self.interpolation = preprocess.get("interpolation", "bicubic")
+
+    @property
+    def projection(self) -> Tensor:
+        return self.last_linear.weight
 
     def enter(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
         trunk = self.trunk

@@ -3,14 +3,12 @@
 Neither library is imported: their modules are recognised by the name of their class, and read by the names of their parts.
 """
 
-from collections import defaultdict
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from ...compute.cached_product import CachedProduct
+from ...compute.cached_product import product_of
 from ...errors import ModelError
 from ...explain.base import Head, LayerMap, Norm
 from ...explain.block import Block, BlockMap
@@ -62,7 +60,6 @@ class TransformersViT(Tower):
         self.image_size = (side * self.patch_size[0], side * self.patch_size[1])
         self.interpolation = "bilinear" if self.flat_patches else "bicubic"
         self.blocks = vision.encoder.layers
-        self.folded = defaultdict(CachedProduct)
         self.width_out = self.projection.shape[0] if projection is None else self.projection.shape[1]
 
     @property
@@ -107,7 +104,7 @@ class TransformersViT(Tower):
             expand=(cast_like(mlp.fc1.weight, y), cast_like(mlp.fc1.bias, y)),
             activation=activation,
             contract=(cast_like(mlp.fc2.weight, y), cast_like(mlp.fc2.bias, y)),
-            folded=self.folded[block],
+            folded=product_of(block),
         )
         if self.visual_projection is None:
             projection = torch.eye(self.width_out, dtype=y.dtype, device=y.device)
@@ -141,8 +138,8 @@ class TransformersViT(Tower):
 class NativeClipVision(TransformersViT):
     """Reads a `comfy.clip_vision.ClipVisionModel`, whose weights may be in any precision and on any device.
 
-    Its parts cast their own weights to their input, so everything is computed in float32 on the model's `load_device`. Who
-    calls has asked ComfyUI to load the model.
+    Its parts cast their own weights to their input, so everything is computed in float32 on the model's `load_device`. The caller
+    has ComfyUI load the model first.
 
     ComfyUI leaves SigLIP's pooler out, and with it the way into the image-text space: the embedding of a SigLIP is the mean of
     its image_embeds, as wide as the model, and the map is the gradient of cos(e, f) with f = LN(mean token). For SigLIP's text
