@@ -10,7 +10,7 @@ import test_families
 import test_native_clip_vision
 import test_transformers
 
-from maskinversion.models.loading import readable_architectures
+from maskinversion.models.catalogue import readable_architectures
 
 
 def table() -> str:

@@ -15,7 +15,7 @@ from timm.layers import resample_abs_pos_embed
 
 import maskinversion as mi
 from maskinversion.explain.plan import cheapest_form
-from maskinversion.models.loading import readable_architectures
+from maskinversion.models.catalogue import readable_architectures
 from maskinversion.models.towers import tower_of
 
 
@@ -196,7 +196,7 @@ def test_readable_architectures_are_those_that_a_tower_reads():
         except mi.ModelError:
             return None
 
-    assert readable_architectures() == [name for name in open_clip.list_models() if reads(name)]
+    assert list(readable_architectures()) == [name for name in open_clip.list_models() if reads(name)]
 
 
 def test_unsupported_image_sides_are_named():

@@ -18,7 +18,6 @@ from .towers import tower_of
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 USUAL_VOCABULARY = 49408  # of CLIP's byte pair encoding
-TIMM_PREFIXES = ("vit_medium_patch", "vit_base_patch", "vit_large_patch", "vit_so400m_patch", "vit_giantopt", "vit_pe_core", "eva")
 
 
 def load_clip(
@@ -113,16 +112,6 @@ def resolve(source: str, model: str | None) -> tuple[str, str, str | None]:
     if tag and tag not in tags:
         raise ModelError(f"{architecture} has no weights called {tag!r}. {suggest(tag, tags)}")
     return source, architecture, tag or None
-
-
-def readable_architectures() -> list[str]:
-    """The names of open_clip's architectures whose image side can be read, by their configurations."""
-
-    def readable(vision: dict) -> bool:
-        trunk = vision.get("timm_model_name")
-        return trunk.startswith(TIMM_PREFIXES) if trunk else isinstance(vision.get("layers", 12), int)
-
-    return [name for name in open_clip.list_models() if readable(open_clip.get_model_config(name)["vision_cfg"])]
 
 
 def check_architecture(name: str) -> str:

@@ -1,0 +1,69 @@
+"""What open_clip can load by name, read from its files: importing it takes seconds, and a list of names needs none of that."""
+
+import importlib
+import json
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+TIMM_PREFIXES = ("vit_medium_patch", "vit_base_patch", "vit_large_patch", "vit_so400m_patch", "vit_giantopt", "vit_pe_core", "eva")
+ALONE = "_maskinversion_open_clip"
+
+
+@cache
+def readable_architectures() -> tuple[str, ...]:
+    """The names of open_clip's architectures whose image side can be read, by their configurations; none without open_clip."""
+
+    def readable(vision: dict) -> bool:
+        trunk = vision.get("timm_model_name")
+        return trunk.startswith(TIMM_PREFIXES) if trunk else isinstance(vision.get("layers", 12), int)
+
+    return tuple(name for name, configuration in configurations().items() if readable(configuration["vision_cfg"]))
+
+
+@cache
+def pretrained_names() -> tuple[str, ...]:
+    """ARCHITECTURE/TAG of all released weights of these architectures."""
+    if open_clip_folder() is None:
+        return ()
+    readable = set(readable_architectures())
+    with open_clip_module("pretrained") as released:
+        return tuple(f"{name}/{tag}" for name, tag in released.list_pretrained() if name in readable)
+
+
+@cache
+def configurations() -> dict[str, dict]:
+    """Of all architectures by name, in open_clip's order, where 9 comes before 10."""
+    folder = open_clip_folder()
+    files = [] if folder is None else (folder / "model_configs").glob("*.json")
+    found = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
+    complete = [name for name, read in found.items() if read.keys() >= {"embed_dim", "vision_cfg", "text_cfg"}]
+    by_number = sorted(complete, key=lambda name: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", name.lower())])
+    return {name: found[name] for name in by_number}
+
+
+@contextmanager
+def open_clip_module(name: str) -> Iterator[ModuleType]:
+    """A module of open_clip that needs only its neighbours, without the package's own `__init__`, which imports all of it."""
+    if "open_clip" in sys.modules:
+        yield importlib.import_module(f"open_clip.{name}")
+        return
+    package = ModuleType(ALONE)
+    package.__path__ = [str(open_clip_folder())]
+    sys.modules[ALONE] = package
+    try:
+        yield importlib.import_module(f"{ALONE}.{name}")
+    finally:
+        for module in [module for module in sys.modules if module.partition(".")[0] == ALONE]:
+            del sys.modules[module]
+
+
+def open_clip_folder() -> Path | None:
+    """Where open_clip is installed; finding it does not import it."""
+    spec = find_spec("open_clip")
+    return None if spec is None else Path(spec.origin).parent
