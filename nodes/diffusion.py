@@ -1,8 +1,8 @@
 """Pictures from tokens, with pipelines of diffusers."""
 
 import re
+from functools import cached_property
 from pathlib import Path
-from weakref import WeakValueDictionary
 
 import comfy.latent_formats
 import comfy.model_management
@@ -13,11 +13,10 @@ from PIL import Image
 
 from ..maskinversion import InputError
 from ..maskinversion.tasks.diffusion import UNCLIP, Settings
-from .managed_clip import memory_back
-from .managed_pipeline import ManagedDecoder
-from .model_files import NOTHING_FOUND, every_file, located, relative, stamp
-from .progress import ProgressBar
-from .types import CATEGORY, PipelineSocket, TokensSocket
+from .support.files import NOTHING_FOUND, every_file, located, relative, stamp
+from .support.managed import InUse, ManagedDecoder, memory_back
+from .support.progress import ProgressBar
+from .support.types import CATEGORY, PipelineSocket, TokensSocket
 
 SUBCATEGORY = f"{CATEGORY}/diffusers"
 
@@ -26,8 +25,7 @@ NO_ADAPTER = "(none)"
 DTYPES = {"auto": None, "float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 MAX_PIXELS = 8192
 
-# Every pipeline still in use, so that two loaders of the same one share it.
-loaded: WeakValueDictionary[tuple, ManagedDecoder] = WeakValueDictionary()
+in_use: InUse[ManagedDecoder] = InUse()
 
 
 class LoadPipeline(io.ComfyNode):
@@ -104,10 +102,7 @@ class LoadPipeline(io.ComfyNode):
     def execute(cls, source: dict, ip_adapter: str, dtype: str, offload: bool) -> io.NodeOutput:
         name, adapter = chosen(source), adapter_file(ip_adapter)
         key = identity(name, adapter, dtype, offload)
-        pipeline = loaded.get(key)
-        if pipeline is None:
-            pipeline = loaded[key] = ManagedDecoder.load(name, adapter, DTYPES[dtype], offload)
-        return io.NodeOutput(pipeline)
+        return io.NodeOutput(in_use.get(key, lambda: ManagedDecoder.load(name, adapter, DTYPES[dtype], offload)))
 
 
 def conditioning_inputs() -> list[io.Input]:
@@ -212,11 +207,15 @@ class PreviewSteps:
     """The progress bar over all pictures, with what is there so far of the current one."""
 
     def __init__(self, node: str, kind: str):
-        self.bar = ProgressBar(node)
-        self.previewer = None
-        if kind.startswith("StableDiffusion") or kind == UNCLIP:
-            space = comfy.latent_formats.SDXL() if "XL" in kind else comfy.latent_formats.SD15()
-            self.previewer = Latent2RGBPreviewer(space.latent_rgb_factors, space.latent_rgb_factors_bias)
+        self.bar, self.kind = ProgressBar(node), kind
+
+    @cached_property
+    def previewer(self) -> Latent2RGBPreviewer | None:
+        """None for Kandinsky, whose latents are near to colours."""
+        if not self.kind.startswith("StableDiffusion") and self.kind != UNCLIP:
+            return None
+        space = comfy.latent_formats.SDXL() if "XL" in self.kind else comfy.latent_formats.SD15()
+        return Latent2RGBPreviewer(space.latent_rgb_factors, space.latent_rgb_factors_bias)
 
     def __call__(self, picture: int, pictures: int, step: int, steps: int, latents: torch.Tensor) -> None:
         done = (picture - 1) * steps + step
@@ -225,7 +224,7 @@ class PreviewSteps:
     def picture(self, latents: torch.Tensor) -> Image.Image:
         if self.previewer is not None:
             return self.previewer.decode_latent_to_preview(latents)
-        channels = latents[0, :3].movedim(0, -1)  # Kandinsky's are near to colours
+        channels = latents[0, :3].movedim(0, -1)
         low, high = channels.aminmax()
         return Image.fromarray(((channels - low) / (high - low).clamp(min=1e-6) * 255).byte().cpu().numpy())
 
@@ -258,3 +257,6 @@ def found_adapters() -> list[str]:
 def identity(name: str, adapter: Path | None, dtype: str, offload: bool) -> tuple:
     """Changes when the weights do."""
     return name, str(adapter), dtype, offload, *stamp(Path(name)), *(stamp(adapter) if adapter else ())
+
+
+NODES = (LoadPipeline, GenerateFromTokens, InpaintFromTokens)

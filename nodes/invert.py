@@ -1,20 +1,23 @@
-"""The node that the pack is for."""
+"""The node that the pack is for; one that shows what it found; and a picture with masks to try it on."""
 
 from dataclasses import fields
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from comfy_api.latest import io
 from PIL import Image
 
-from ..maskinversion import MaskInverter
+from ..maskinversion import InputError, MaskInverter
+from ..maskinversion.bundled import EXAMPLES, load_example
 from ..maskinversion.drawing.overlay import overlay
 from ..maskinversion.explain.plan import PRECISIONS
-from ..maskinversion.geometry import FITS
+from ..maskinversion.geometry import FITS, resize
 from ..maskinversion.inverter import InversionSettings
-from .convert import clip_vision_output, pair
-from .managed_clip import ManagedClip, memory_back
-from .progress import ProgressBar
-from .types import CATEGORY, ClipSocket, TokensSocket
+from .support.convert import clip_vision_output, pair
+from .support.managed import encode, managed, memory_back
+from .support.progress import ProgressBar
+from .support.types import CATEGORY, ClipSocket, TokensSocket
 
 DEFAULTS = {field.name: field.default for field in fields(InversionSettings)}
 PREVIEW_PIXELS = 384
@@ -115,17 +118,73 @@ class MaskInversion(io.ComfyNode):
         cls, image, mask, clip, iterations, lr, alpha, layers, image_size, fit, region_hidden_states, precision
     ) -> io.NodeOutput:
         pairs = pair(image, mask)
-        managed = ManagedClip.of(clip)
+        model = managed(clip)
         settings = InversionSettings(iterations, lr, alpha, layers, image_size or None, fit, precision)
-        inverter = MaskInverter(managed.ready(), settings)
+        inverter = MaskInverter(model.ready(), settings)
         progress = Progress(cls.hidden.unique_id, len(pairs))
         encoded, tokens = [], []
         with memory_back():
             for picture, masks in pairs:
-                encoded.append(managed.encode(inverter, picture))
+                encoded.append(encode(model, inverter, picture))
                 tokens.append(inverter.invert(encoded[-1], masks, progress.of(picture)))
         maps = torch.cat([t.maps_for().to(image.device) for t in tokens])
         return io.NodeOutput(tokens, clip_vision_output(inverter.clip.model, encoded, tokens, region_hidden_states), maps)
+
+
+class MapOverlay(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MaskInversionOverlay",
+            display_name="Map Overlay",
+            category=CATEGORY,
+            description="Paints the maps of MaskInversion on the picture: bright is where the token looks.",
+            inputs=[
+                io.Image.Input("image", tooltip="The picture that the maps belong to."),
+                io.Mask.Input("maps", tooltip="From MaskInversion: one picture comes out per map."),
+                io.Float.Input("strength", default=0.6, min=0.0, max=1.0, step=0.05, tooltip="0 is the picture, 1 is the map."),
+                io.Mask.Input("mask", optional=True, tooltip="The masks you gave: their outlines are drawn in white."),
+            ],
+            outputs=[io.Image.Output(display_name="overlays")],
+        )
+
+    @classmethod
+    def execute(cls, image, maps, strength, mask=None) -> io.NodeOutput:
+        count = len(maps)
+        if mask is not None:
+            mask = resize(mask.reshape(-1, 1, *mask.shape[-2:]), maps.shape[1:], "bilinear")[:, 0]
+        pictures = resize(image[..., :3].movedim(-1, 1), maps.shape[1:], "bilinear").movedim(1, -1)
+        for what, given in (("images", image), ("masks", mask)):
+            if given is not None and len(given) not in (1, count):
+                raise InputError(f"{count} maps and {len(given)} {what} do not go together: give one, or as many as maps")
+        painted = [
+            overlay(pictures[min(i, len(pictures) - 1)], heat, None if mask is None else mask[min(i, len(mask) - 1)], strength)
+            for i, heat in enumerate(maps)
+        ]
+        return io.NodeOutput(torch.stack(painted))
+
+
+class ExampleScene(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MaskInversionExample",
+            display_name="Example Scene",
+            category=CATEGORY,
+            description="A picture that comes with the pack, with a mask for every object in it.",
+            inputs=[io.Combo.Input("scene", options=list(EXAMPLES), default=EXAMPLES[0], tooltip="Which of the pictures.")],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="One picture."),
+                io.Mask.Output(display_name="masks", tooltip="The visible part of each object."),
+                io.String.Output(display_name="names", tooltip="Of the objects, one a line, in the order of the masks."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, scene: str) -> io.NodeOutput:
+        example = load_example(scene)
+        image = torch.from_numpy(np.asarray(example.image, np.float32) / 255)[None]
+        return io.NodeOutput(image, example.masks, "\n".join(example.names))
 
 
 class Progress:
@@ -138,15 +197,20 @@ class Progress:
     def of(self, picture: torch.Tensor):
         """The callback for the next picture [h, w, 3]."""
         self.done += 1
-        small = torch.nn.functional.interpolate(
-            picture.movedim(-1, 0)[None, :3], scale_factor=min(1.0, PREVIEW_PIXELS / max(picture.shape[:2])), mode="area"
-        )[0].movedim(0, -1)
+        small: list[torch.Tensor] = []  # the picture as it is shown, once it is
 
         def painted(maps: torch.Tensor) -> Image.Image:
-            heat = torch.nn.functional.interpolate(maps[None, :1], size=small.shape[:2], mode="bilinear")[0, 0]
-            return Image.fromarray((overlay(small, heat.to(small.device)) * 255).byte().cpu().numpy())
+            if not small:
+                scale = min(1.0, PREVIEW_PIXELS / max(picture.shape[:2]))
+                size = [max(1, round(side * scale)) for side in picture.shape[:2]]
+                small.append(F.interpolate(picture.movedim(-1, 0)[None, :3], size=size, mode="area")[0].movedim(0, -1))
+            heat = F.interpolate(maps[None, :1], size=small[0].shape[:2], mode="bilinear")[0, 0]
+            return Image.fromarray((overlay(small[0], heat.to(small[0].device)) * 255).byte().cpu().numpy())
 
         def step(number: int, total: int, maps: torch.Tensor, losses: torch.Tensor) -> None:
             self.bar.show(self.done * total + number, self.pictures * total, lambda: painted(maps), surely=number == total)
 
         return step
+
+
+NODES = (MaskInversion, MapOverlay, ExampleScene)

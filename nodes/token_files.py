@@ -7,9 +7,9 @@ from comfy_api.latest import io, ui
 
 from ..maskinversion import InputError, LocalizedTokens
 from ..maskinversion.operations import stack
-from .model_files import NOTHING_FOUND
-from .token_outputs import outputs, result
-from .types import TOKENS_CATEGORY, TokensSocket
+from .support.files import NOTHING_FOUND
+from .support.token_outputs import outputs, result
+from .support.types import TOKENS_CATEGORY, TokensSocket
 
 OUTPUT = " [output]"
 
@@ -101,3 +101,6 @@ def located(file: str) -> Path:
         missing = "there are no tokens yet" if file == NOTHING_FOUND else f"there is no {file} in {base}"
         raise InputError(f"{missing}: write some with Save Tokens, or put a file into {folder_paths.get_input_directory()}")
     return path
+
+
+NODES = (SaveTokens, LoadTokens)

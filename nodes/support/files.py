@@ -5,7 +5,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ..maskinversion import ModelError
+from ...maskinversion import ModelError
 
 NOTHING_FOUND = "(nothing found)"
 

@@ -1,11 +1,12 @@
-"""Arithmetic on tokens, and the token of nothing."""
+"""Arithmetic on tokens, the token of nothing, and tokens as IP-Adapter takes them."""
 
+import torch
 from comfy_api.latest import io
 
 from ..maskinversion import InputError, operations
-from .managed_clip import ManagedClip
-from .token_outputs import outputs, result
-from .types import TOKENS_CATEGORY, ClipSocket, TokensSocket
+from .support.managed import managed
+from .support.token_outputs import image_embeds, outputs, result
+from .support.types import TOKENS_CATEGORY, ClipSocket, EmbedsSocket, TokensSocket
 
 
 class BlendTokens(io.ComfyNode):
@@ -184,5 +185,41 @@ class TokenOfNothing(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, picture) -> io.NodeOutput:
-        token = operations.nothing(ManagedClip.of(clip).ready(), picture)
+        token = operations.nothing(managed(clip).ready(), picture)
         return result([token])
+
+
+class TokensToEmbeds(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MaskInversionEmbeds",
+            display_name="Tokens to IP-Adapter Embeds",
+            category=TOKENS_CATEGORY,
+            description="Hands tokens to the IPAdapter Embeds node of ComfyUI_IPAdapter_plus. For the basic adapters.",
+            search_aliases=["ipadapter embeds", "IPAdapter mask reference"],
+            inputs=[
+                TokensSocket.Input("tokens", tooltip="Of the CLIP that the adapter was trained with, mostly ViT-H."),
+                TokensSocket.Input(
+                    "negative", optional=True, tooltip="What to lead away from. Without it: zeros, as IPAdapter does."
+                ),
+            ],
+            outputs=[
+                EmbedsSocket.Output(display_name="pos_embed", tooltip="For pos_embed of IPAdapter Embeds."),
+                EmbedsSocket.Output(display_name="neg_embed", tooltip="For neg_embed of IPAdapter Embeds."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, tokens, negative=None) -> io.NodeOutput:
+        positive = image_embeds(tokens)
+        if negative is None:
+            return io.NodeOutput(positive, torch.zeros_like(positive))
+        operations.stack(tokens, negative)
+        return io.NodeOutput(positive, image_embeds(negative))
+
+
+NODES = (
+    *(BlendTokens, PullTokens, SubtractTokens, VaryTokens, StackTokens, PickTokens),
+    *(TokenOfNothing, TokensToEmbeds),
+)

@@ -1,49 +1,22 @@
 """Captions of regions."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
 from pathlib import Path
-from weakref import WeakValueDictionary
 
-import comfy.model_management
-import comfy.model_patcher
 from comfy_api.latest import io
 
 from ..maskinversion.models.loading import WEIGHT_SUFFIXES
 from ..maskinversion.operations import embeddings_of
-from ..maskinversion.tasks.caption import BUNDLED_CAPTIONER, TOKENIZER_FILES, Captioner, Decoding, load_captioner, retrieve
-from .managed_clip import ManagedClip
-from .model_files import NOTHING_FOUND, every_file, located, relative, stamp
-from .progress import counter, with_text
-from .types import CATEGORY, CaptionerSocket, ClipSocket, TokensSocket
-from .words import WRITTEN, check_made_with, chosen_phrases, list_input, list_stamp, phrases_input
+from ..maskinversion.tasks.caption import BUNDLED_CAPTIONER, TOKENIZER_FILES, Decoding, retrieve
+from .support.files import NOTHING_FOUND, every_file, located, relative, stamp
+from .support.managed import InUse, ManagedCaptioner, ManagedClip, check_made_with
+from .support.progress import counter, with_text
+from .support.types import CATEGORY, CaptionerSocket, ClipSocket, TokensSocket
+from .support.words import WRITTEN, chosen_phrases, list_input, list_stamp, phrases_input
 
 FOLDER = "clipcap"
 MOST = 64  # captions of a region
 
-# Every captioner still in use, so that two loaders of the same one share it.
-loaded: WeakValueDictionary[tuple, ManagedCaptioner] = WeakValueDictionary()
-
-
-@dataclass(frozen=True, eq=False)
-class ManagedCaptioner:
-    """captioner, and who moves its weights."""
-
-    captioner: Captioner
-    patcher: comfy.model_patcher.ModelPatcher
-
-    @classmethod
-    def load(cls, source: str) -> ManagedCaptioner:
-        captioner = load_captioner(source, device="cpu")
-        device = comfy.model_management.get_torch_device()
-        offload = comfy.model_management.text_encoder_offload_device()
-        return cls(captioner, comfy.model_patcher.ModelPatcher(captioner.model, load_device=device, offload_device=offload))
-
-    def ready(self) -> Captioner:
-        """The captioner with its weights where they can be used; call it at the start of every execution."""
-        comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
-        return self.captioner
+in_use: InUse[ManagedCaptioner] = InUse()
 
 
 class LoadCaptioner(io.ComfyNode):
@@ -85,11 +58,8 @@ class LoadCaptioner(io.ComfyNode):
 
     @classmethod
     def execute(cls, source: dict) -> io.NodeOutput:
-        key = identity(chosen(source))
-        captioner = loaded.get(key)
-        if captioner is None:
-            captioner = loaded[key] = ManagedCaptioner.load(chosen(source))
-        return io.NodeOutput(captioner)
+        what = chosen(source)
+        return io.NodeOutput(in_use.get(identity(what), lambda: ManagedCaptioner.load(what)))
 
 
 class CaptionRegion(io.ComfyNode):
@@ -205,3 +175,6 @@ def identity(source: str) -> tuple:
 
 def found_files() -> list[str]:
     return relative([(base, file) for base, file in every_file(FOLDER) if file.suffix in WEIGHT_SUFFIXES])
+
+
+NODES = (LoadCaptioner, CaptionRegion, BestCaption)

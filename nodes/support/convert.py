@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..maskinversion import EncodedImage, InputError, LocalizedTokens
-from ..maskinversion.geometry import as_masks, check_range
+from ...maskinversion import EncodedImage, InputError, LocalizedTokens
+from ...maskinversion.geometry import as_masks, check_range
 
 
 def pair(images: Tensor, masks: Tensor) -> list[tuple[Tensor, list[Tensor]]]:

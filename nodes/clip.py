@@ -1,21 +1,18 @@
 """Load a CLIP: the bundled miniature, a file or folder in ComfyUI's models, or weights known by name."""
 
 from pathlib import Path
-from weakref import WeakValueDictionary
 
-import open_clip
 from comfy_api.latest import io
 
-from ..maskinversion import load_clip
-from ..maskinversion.models.loading import WEIGHT_SUFFIXES, readable_architectures
-from .managed_clip import ManagedClip
-from .model_files import NOTHING_FOUND, every_file, located, relative, stamp
-from .types import CATEGORY, ClipSocket
+from ..maskinversion.models.catalogue import pretrained_names, readable_architectures
+from ..maskinversion.models.loading import WEIGHT_SUFFIXES
+from .support.files import NOTHING_FOUND, every_file, located, relative, stamp
+from .support.managed import InUse, ManagedClip
+from .support.types import CATEGORY, ClipSocket
 
 FOLDERS = ("clip_vision", "open_clip")
 
-# Every CLIP still in use, so that two loaders of the same weights share them.
-loaded: WeakValueDictionary[tuple, ManagedClip] = WeakValueDictionary()
+in_use: InUse[ManagedClip] = InUse()
 
 
 class LoadClip(io.ComfyNode):
@@ -49,11 +46,8 @@ class LoadClip(io.ComfyNode):
 
     @classmethod
     def execute(cls, source: dict) -> io.NodeOutput:
-        key = identity(*chosen(source))
-        clip = loaded.get(key)
-        if clip is None:
-            clip = loaded[key] = ManagedClip.wrap(load_clip(*chosen(source), device="cpu"))
-        return io.NodeOutput(clip)
+        what = chosen(source)
+        return io.NodeOutput(in_use.get(identity(*what), lambda: ManagedClip.load(*what)))
 
 
 def file_inputs() -> list[io.Input]:
@@ -66,7 +60,7 @@ def file_inputs() -> list[io.Input]:
         ),
         io.Combo.Input(
             "architecture",
-            options=readable_architectures(),
+            options=[*readable_architectures()] or [NOTHING_FOUND],
             default="ViT-L-14",
             tooltip="The model that the file was made for; a folder says so itself. OpenAI's own weights need the name with "
             "'-quickgelu' at the end.",
@@ -75,11 +69,10 @@ def file_inputs() -> list[io.Input]:
 
 
 def name_inputs() -> list[io.Input]:
-    readable = set(readable_architectures())
     return [
         io.Combo.Input(
             "name",
-            options=[f"{name}/{tag}" for name, tag in open_clip.list_pretrained() if name in readable],
+            options=[*pretrained_names()] or [NOTHING_FOUND],
             default="ViT-B-16/openai",
             tooltip="Model and the data it was trained on. It is downloaded once and kept in the usual download cache.",
         )
@@ -108,3 +101,6 @@ def found_files() -> list[str]:
     inside = {folder for _, folder in folders}
     files = [(base, file) for base, file in found if file.suffix in WEIGHT_SUFFIXES and file.parent not in inside]
     return relative(files + folders)
+
+
+NODES = (LoadClip,)

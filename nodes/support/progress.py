@@ -1,7 +1,9 @@
-"""What a node shows while it runs, and after."""
+"""What a node shows while it runs, and after. None of it can cost the node's result."""
 
+import logging
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import comfy.model_management
 from comfy_api.latest import ComfyAPISync, io, ui
@@ -9,6 +11,8 @@ from PIL import Image
 from server import PromptServer
 
 PREVIEW_SECONDS = 0.2
+
+Shown = TypeVar("Shown")
 
 
 class ProgressBar:
@@ -25,8 +29,8 @@ class ProgressBar:
         picture = None
         if surely or time.monotonic() - self.shown > PREVIEW_SECONDS:
             self.shown = time.monotonic()
-            picture = preview()
-        self.api.execution.set_progress(done, total, node_id=self.node, preview_image=picture)
+            picture = attempt("draw a preview", preview)
+        move_bar(self.api, self.node, done, total, picture)
 
 
 def counter(node: str) -> Callable[[int, int], None]:
@@ -35,12 +39,28 @@ def counter(node: str) -> Callable[[int, int], None]:
 
     def step(done: int, total: int) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        api.execution.set_progress(done, total, node_id=node)
+        move_bar(api, node, done, total)
 
     return step
 
 
 def with_text(text: str, node: str, *values: object) -> io.NodeOutput:
     """A node's outputs, with a text shown on it."""
-    PromptServer.instance.send_progress_text(text, node)  # the page shows `ui` text on its own nodes only
+    # The page shows `ui` text on its own nodes only.
+    attempt("show a text", lambda: PromptServer.instance.send_progress_text(text, node))
     return io.NodeOutput(*values, ui=ui.PreviewText(text))
+
+
+def move_bar(api: ComfyAPISync, node: str, done: int, total: int, picture: Image.Image | None = None) -> None:
+    attempt("show progress", lambda: api.execution.set_progress(done, total, node_id=node, preview_image=picture))
+
+
+def attempt(what: str, show: Callable[[], Shown]) -> Shown | None:
+    """What show() gives; or None, with the reason in ComfyUI's log. An interrupt passes."""
+    try:
+        return show()
+    except comfy.model_management.InterruptProcessingException:
+        raise
+    except Exception:
+        logging.warning("MaskInversion could not %s", what, exc_info=True)
+        return None

@@ -5,7 +5,7 @@ import comfy.model_management
 import torch
 from comfy_api.latest import io
 
-from ..maskinversion import LocalizedTokens
+from ...maskinversion import LocalizedTokens
 from .types import TokensSocket
 
 

@@ -5,14 +5,12 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
-from ..maskinversion import Clip, InputError, LocalizedTokens
-from ..maskinversion.tasks.classify import NAMES
-from .model_files import stamp
+from ...maskinversion import Clip, InputError
+from ...maskinversion.tasks.classify import NAMES
+from .files import stamp
 
 WRITTEN = "as written"
 LISTS = {"98 names of the bundled CLIP": "bundled", "1000 names of ImageNet": "imagenet"}
-
-
 OR_LISTED = "One a line. Empty: those of word_list or, with the bundled CLIP, all names that it knows."
 
 
@@ -65,12 +63,3 @@ def chosen_phrases(phrases: str, word_list: str, clip: Clip) -> list[str]:
     if not any(line.strip() for line in lines) and clip.name == "bundled":
         lines = NAMES["bundled"]()
     return lines
-
-
-def check_made_with(tokens: list[LocalizedTokens], clip: Clip) -> None:
-    for one in tokens:
-        if one.fingerprint != clip.fingerprint:
-            raise InputError(
-                f"the tokens were made with {one.model}, not with {clip.name}: connect the CLIP that made them. A CLIP_VISION "
-                f"cannot read text: load its weights with Load CLIP for MaskInversion instead"
-            )

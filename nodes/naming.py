@@ -1,0 +1,183 @@
+"""Name regions: say what each one is, find the one that a phrase means, and write names on a picture."""
+
+import comfy.model_management
+import torch
+from comfy_api.latest import io
+
+from ..maskinversion import InputError
+from ..maskinversion.drawing.labels import draw_labels
+from ..maskinversion.geometry import resize
+from ..maskinversion.operations import embeddings_of
+from ..maskinversion.tasks.classify import DEFAULT_TEMPLATE, TEMPLATES, classify
+from ..maskinversion.tasks.refer import DEFAULT_TEMPLATE as PHRASE_ALONE
+from ..maskinversion.tasks.refer import refer
+from .support.managed import ManagedClip, check_made_with
+from .support.progress import counter, with_text
+from .support.types import CATEGORY, ClipSocket, TokensSocket
+from .support.words import WRITTEN, chosen_phrases, list_input, list_stamp, phrases_input
+
+SHOWN = 3
+NONE = "(none left)"
+
+
+class ClassifyRegion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MaskInversionClassify",
+            display_name="Classify Region",
+            category=CATEGORY,
+            description="Says which of your phrases each region is.",
+            search_aliases=["label region", "zero-shot classification", "interrogate"],
+            inputs=[
+                TokensSocket.Input("tokens", tooltip="From MaskInversion."),
+                ClipSocket.Input("clip", tooltip="The CLIP that made the tokens."),
+                phrases_input(),
+                io.String.Input(
+                    "template",
+                    default=DEFAULT_TEMPLATE,
+                    multiline=True,
+                    tooltip="Each phrase is read in place of {}. Several, one a line, are averaged.",
+                ),
+                list_input(),
+                io.Combo.Input(
+                    "templates",
+                    options=[WRITTEN, *TEMPLATES],
+                    default=WRITTEN,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Instead of yours: the 7 or 80 sentences that CLIP's authors average for ImageNet. 80 take 80 times "
+                    "longer the first time.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(display_name="labels", tooltip="The best phrase of each region, one a line."),
+                io.String.Output(display_name="scores", tooltip="Tab-separated: region, phrase, probability, cosine."),
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, word_list=WRITTEN, **others) -> tuple:
+        return list_stamp(word_list)
+
+    @classmethod
+    def execute(cls, tokens, clip: ManagedClip, phrases, template, word_list=WRITTEN, templates=WRITTEN) -> io.NodeOutput:
+        ready = clip.ready()
+        check_made_with(tokens, ready)
+        sentences = TEMPLATES[templates] if templates in TEMPLATES else [line for line in template.splitlines() if line.strip()]
+        embeddings = embeddings_of(tokens)
+        lines = chosen_phrases(phrases, word_list, ready)
+        found = classify(embeddings, ready, lines, sentences, counter(cls.hidden.unique_id))
+        values, order = found.probabilities.sort(descending=True)
+        shown, rows = [], []
+        for region, (p_row, row) in enumerate(zip(values.tolist(), order.tolist(), strict=True)):
+            best = (f"{found.phrases[i]} {p:.0%}" for i, p in list(zip(row, p_row, strict=True))[:SHOWN])
+            shown.append(f"region {region + 1}: {', '.join(best)}")
+            rows += [
+                f"{region + 1}\t{found.phrases[i]}\t{p:.4f}\t{found.similarities[region, i]:.4f}"
+                for i, p in zip(row, p_row, strict=True)
+            ]
+        labels = "\n".join(phrase for phrase, _ in found.best)
+        return with_text("\n".join(shown), cls.hidden.unique_id, labels, "\n".join(rows))
+
+
+class FindRegions(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MaskInversionRefer",
+            display_name="Find Regions by Phrase",
+            category=CATEGORY,
+            description="Which region each of your phrases means, and which phrase means each region.",
+            search_aliases=["referring expression", "grounding", "text to mask", "select mask by text"],
+            inputs=[
+                TokensSocket.Input("tokens", tooltip="Of one picture's masks. In MaskInversion, alpha 5 keeps what is around."),
+                ClipSocket.Input("clip", tooltip="The CLIP that made the tokens."),
+                phrases_input("One a line."),
+                io.Boolean.Input(
+                    "one_to_one",
+                    default=False,
+                    tooltip="Every region belongs to one phrase at most, so that all fit best together.",
+                ),
+                io.String.Input("template", default=PHRASE_ALONE, advanced=True, tooltip="Each phrase is read in place of {}."),
+                io.Mask.Input("mask", optional=True, tooltip="The masks that the tokens are of, to choose from; else their maps."),
+            ],
+            outputs=[
+                io.Mask.Output(
+                    display_name="masks", tooltip="The region of each phrase that has one, in the order of the phrases."
+                ),
+                io.String.Output(display_name="numbers", tooltip="Of the same regions, counted from 0, for Pick Tokens."),
+                io.String.Output(display_name="phrases", tooltip="The phrase of each region, one a line."),
+                io.String.Output(display_name="scores", tooltip="Tab-separated: region, phrase, cosine."),
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, tokens, clip: ManagedClip, phrases, one_to_one, template, mask=None) -> io.NodeOutput:
+        ready = clip.ready()
+        check_made_with(tokens, ready)
+        embeddings = embeddings_of(tokens)
+        if mask is None:
+            if len({t.geometry.image_size for t in tokens}) > 1:
+                raise InputError("the tokens are of pictures of several sizes: connect the masks to choose from")
+            device = comfy.model_management.intermediate_device()
+            mask = torch.cat([t.maps_for().to(device) for t in tokens])
+        mask = mask.reshape(-1, *mask.shape[-2:])
+        if len(mask) != len(embeddings):
+            raise InputError(f"there are {len(mask)} masks and {len(embeddings)} tokens: connect the masks that the tokens are of")
+        found = refer(embeddings, ready, phrases.splitlines(), template, one_to_one)
+        regions = [region for region in found.region_of if region is not None]
+        summary = "\n".join(
+            f"{phrase}: {NONE if region is None else f'region {region + 1}'}"
+            for phrase, region in zip(found.phrases, found.region_of, strict=True)
+        )
+        of_regions = "\n".join(NONE if text is None else found.phrases[text] for text in found.phrase_of)
+        scores = "\n".join(
+            f"{region + 1}\t{phrase}\t{cosine:.4f}"
+            for region, row in enumerate(found.similarities.tolist())
+            for phrase, cosine in zip(found.phrases, row, strict=True)
+        )
+        numbers = ", ".join(map(str, regions))
+        return with_text(summary, cls.hidden.unique_id, mask[regions], numbers, of_regions, scores)
+
+
+class LabelRegions(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MaskInversionLabels",
+            display_name="Label Regions",
+            category=CATEGORY,
+            description="Draws each region in a colour of its own, with its label on it.",
+            search_aliases=["draw labels", "annotate", "segmentation overlay"],
+            inputs=[
+                io.Image.Input("image", tooltip="One picture."),
+                io.Mask.Input("mask", tooltip="The regions."),
+                io.String.Input(
+                    "labels",
+                    multiline=True,
+                    default="",
+                    tooltip="One a line, in the order of the regions: from Classify Region, Caption Region, or your own.",
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="image")],
+        )
+
+    @classmethod
+    def execute(cls, image, mask, labels) -> io.NodeOutput:
+        if len(image) != 1:
+            raise InputError(f"there are {len(image)} pictures; give one")
+        picture = image[0, ..., :3]
+        masks = resize(mask.reshape(-1, 1, *mask.shape[-2:]), tuple(picture.shape[:2]), "bilinear")[:, 0]
+        lines = [line.strip() for line in labels.split("\n")]
+        if len(lines) == len(masks) + 1 and not lines[-1]:
+            lines.pop()  # what follows the last line break
+        drawn = draw_labels(picture, masks, lines)
+        return io.NodeOutput(torch.stack([drawn]).to(image))
+
+
+NODES = (ClassifyRegion, FindRegions, LabelRegions)
