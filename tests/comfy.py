@@ -239,7 +239,7 @@ class TestEncodings:
     def look(self, clip_vision, after):
         import sys
 
-        managed = next(module for name, module in sys.modules.items() if name.endswith(".nodes.managed_clip"))
+        managed = next(module for name, module in sys.modules.items() if name.endswith(".nodes.support.managed"))
         return {"ui": {"text": [json.dumps([id(encoded) for encoded in managed.encoded_by[clip_vision].values()])]}}
 
 
