@@ -10,7 +10,7 @@ from ..maskinversion.tasks.caption import BUNDLED_CAPTIONER, TOKENIZER_FILES, De
 from .support.files import NOTHING_FOUND, every_file, located, relative, stamp
 from .support.managed import InUse, ManagedCaptioner, ManagedClip, check_made_with
 from .support.progress import counter, with_text
-from .support.types import CATEGORY, CaptionerSocket, ClipSocket, TokensSocket
+from .support.types import CATEGORY, CaptionerSocket, ClipSocket, Tokens, TokensSocket
 from .support.words import WRITTEN, chosen_phrases, list_input, list_stamp, phrases_input
 
 FOLDER = "clipcap"
@@ -92,7 +92,7 @@ class CaptionRegion(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, tokens, captioner: ManagedCaptioner, decoding: dict, length: int) -> io.NodeOutput:
+    def execute(cls, tokens: Tokens, captioner: ManagedCaptioner, decoding: dict, length: int) -> io.NodeOutput:
         how = decoding["decoding"]
         options = {name: value for name, value in decoding.items() if name != "decoding"}
         found = captioner.ready().caption(tokens, Decoding(how, length=length, **options), counter(cls.hidden.unique_id))
@@ -121,11 +121,11 @@ class BestCaption(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, word_list=WRITTEN, **others) -> tuple:
+    def fingerprint_inputs(cls, word_list: str = WRITTEN, **others: object) -> tuple:
         return list_stamp(word_list)
 
     @classmethod
-    def execute(cls, tokens, clip: ManagedClip, phrases: str, count: int, word_list: str = WRITTEN) -> io.NodeOutput:
+    def execute(cls, tokens: Tokens, clip: ManagedClip, phrases: str, count: int, word_list: str = WRITTEN) -> io.NodeOutput:
         ready = clip.ready()
         check_made_with(tokens, ready)
         embeddings = embeddings_of(tokens)

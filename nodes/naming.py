@@ -13,7 +13,7 @@ from ..maskinversion.tasks.refer import DEFAULT_TEMPLATE as PHRASE_ALONE
 from ..maskinversion.tasks.refer import refer
 from .support.managed import ManagedClip, check_made_with
 from .support.progress import counter, with_text
-from .support.types import CATEGORY, ClipSocket, TokensSocket
+from .support.types import CATEGORY, ClipSocket, Tokens, TokensSocket
 from .support.words import WRITTEN, chosen_phrases, list_input, list_stamp, phrases_input
 
 SHOWN = 3
@@ -59,11 +59,13 @@ class ClassifyRegion(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, word_list=WRITTEN, **others) -> tuple:
+    def fingerprint_inputs(cls, word_list: str = WRITTEN, **others: object) -> tuple:
         return list_stamp(word_list)
 
     @classmethod
-    def execute(cls, tokens, clip: ManagedClip, phrases, template, word_list=WRITTEN, templates=WRITTEN) -> io.NodeOutput:
+    def execute(
+        cls, tokens: Tokens, clip: ManagedClip, phrases: str, template: str, word_list: str = WRITTEN, templates: str = WRITTEN
+    ) -> io.NodeOutput:
         ready = clip.ready()
         check_made_with(tokens, ready)
         sentences = TEMPLATES[templates] if templates in TEMPLATES else [line for line in template.splitlines() if line.strip()]

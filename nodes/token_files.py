@@ -9,7 +9,7 @@ from ..maskinversion import InputError, LocalizedTokens
 from ..maskinversion.operations import stack
 from .support.files import NOTHING_FOUND
 from .support.token_outputs import outputs, result
-from .support.types import TOKENS_CATEGORY, TokensSocket
+from .support.types import TOKENS_CATEGORY, Tokens, TokensSocket
 
 OUTPUT = " [output]"
 
@@ -36,7 +36,7 @@ class SaveTokens(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, tokens, filename_prefix) -> io.NodeOutput:
+    def execute(cls, tokens: Tokens, filename_prefix: str) -> io.NodeOutput:
         base = folder_paths.get_output_directory()
         inside = Path(base, filename_prefix).resolve()
         if not folder_paths.is_within_directory(base, str(inside)) or inside == Path(base).resolve():

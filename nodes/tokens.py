@@ -1,12 +1,13 @@
 """Arithmetic on tokens, the token of nothing, and tokens as IP-Adapter takes them."""
 
 import torch
+from comfy.clip_vision import ClipVisionModel
 from comfy_api.latest import io
 
 from ..maskinversion import InputError, operations
-from .support.managed import managed
+from .support.managed import ManagedClip, managed
 from .support.token_outputs import image_embeds, outputs, result
-from .support.types import TOKENS_CATEGORY, ClipSocket, EmbedsSocket, TokensSocket
+from .support.types import TOKENS_CATEGORY, ClipSocket, EmbedsSocket, Tokens, TokensSocket
 
 
 class BlendTokens(io.ComfyNode):
@@ -27,7 +28,7 @@ class BlendTokens(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, tokens, other, weight) -> io.NodeOutput:
+    def execute(cls, tokens: Tokens, other: Tokens, weight: float) -> io.NodeOutput:
         return result(operations.blend(tokens, other, weight))
 
 
@@ -50,7 +51,7 @@ class PullTokens(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, tokens, strength) -> io.NodeOutput:
+    def execute(cls, tokens: Tokens, strength: float) -> io.NodeOutput:
         return result(operations.pull(tokens, strength))
 
 
@@ -74,7 +75,7 @@ class SubtractTokens(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, tokens, other, strength) -> io.NodeOutput:
+    def execute(cls, tokens: Tokens, other: Tokens, strength: float) -> io.NodeOutput:
         return result(operations.subtract(tokens, other, strength))
 
 
@@ -106,7 +107,7 @@ class VaryTokens(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, tokens, count, angle, seed) -> io.NodeOutput:
+    def execute(cls, tokens: Tokens, count: int, angle: float, seed: int) -> io.NodeOutput:
         return result(operations.vary(tokens, count, angle, seed))
 
 
@@ -131,7 +132,7 @@ class StackTokens(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, sets) -> io.NodeOutput:
+    def execute(cls, sets: dict[str, Tokens | None]) -> io.NodeOutput:
         return result(operations.stack(*(group for group in sets.values() if group is not None)))
 
 
@@ -154,7 +155,7 @@ class PickTokens(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, tokens, numbers) -> io.NodeOutput:
+    def execute(cls, tokens: Tokens, numbers: str) -> io.NodeOutput:
         try:
             indices = [int(number) for number in numbers.replace(",", " ").split()]
         except ValueError as error:
@@ -184,7 +185,7 @@ class TokenOfNothing(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, clip, picture) -> io.NodeOutput:
+    def execute(cls, clip: ManagedClip | ClipVisionModel, picture: str) -> io.NodeOutput:
         token = operations.nothing(managed(clip).ready(), picture)
         return result([token])
 
@@ -211,7 +212,7 @@ class TokensToEmbeds(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, tokens, negative=None) -> io.NodeOutput:
+    def execute(cls, tokens: Tokens, negative: Tokens | None = None) -> io.NodeOutput:
         positive = image_embeds(tokens)
         if negative is None:
             return io.NodeOutput(positive, torch.zeros_like(positive))

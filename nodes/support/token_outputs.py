@@ -5,8 +5,7 @@ import comfy.model_management
 import torch
 from comfy_api.latest import io
 
-from ...maskinversion import LocalizedTokens
-from .types import TokensSocket
+from .types import Tokens, TokensSocket
 
 
 class TokensOnly(comfy.clip_vision.Output):
@@ -19,7 +18,7 @@ class TokensOnly(comfy.clip_vision.Output):
         )
 
 
-def image_embeds(tokens: list[LocalizedTokens]) -> torch.Tensor:
+def image_embeds(tokens: Tokens) -> torch.Tensor:
     """All tokens [M, D], where ComfyUI keeps what goes from node to node."""
     embeds = torch.cat([found.embeddings.cpu() for found in tokens])
     return embeds.float().to(comfy.model_management.intermediate_device())
@@ -34,7 +33,7 @@ def outputs(tokens_tooltip: str) -> list[io.Output]:
     ]
 
 
-def result(tokens: list[LocalizedTokens], **more) -> io.NodeOutput:
+def result(tokens: Tokens, **more: object) -> io.NodeOutput:
     """What every node with `outputs` gives."""
     output = TokensOnly()
     output["image_embeds"] = image_embeds(tokens)

@@ -2,11 +2,15 @@
 
 from comfy_api.latest import io
 
+from ...maskinversion import LocalizedTokens
+
 CATEGORY = "MaskInversion"
 TOKENS_CATEGORY = f"{CATEGORY}/tokens"
 
 ClipSocket = io.Custom("MASKINVERSION_CLIP")  # a ManagedClip
-TokensSocket = io.Custom("MASKINVERSION_TOKENS")  # a list of LocalizedTokens, each of one image
+TokensSocket = io.Custom("MASKINVERSION_TOKENS")  # Tokens
 PipelineSocket = io.Custom("MASKINVERSION_PIPELINE")  # a ManagedDecoder
 CaptionerSocket = io.Custom("MASKINVERSION_CAPTIONER")  # a ManagedCaptioner
 EmbedsSocket = io.Custom("EMBEDS")  # [M, D], as IPAdapter_plus has it for the basic adapters
+
+Tokens = list[LocalizedTokens]  # each of one image
