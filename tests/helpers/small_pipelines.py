@@ -1,6 +1,6 @@
 """Pipelines of diffusers in miniature, of random weights, saved to folders as the real ones are.
 
-python tests/small_pipelines.py FOLDER        # writes all of them there
+    python -m tests.helpers.small_pipelines FOLDER        # writes all of them there
 """
 
 import json
@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 import diffusers
-import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import (
     CLIPImageProcessor,
     CLIPTextConfig,
@@ -21,7 +20,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-BUNDLED = Path(__file__).parents[1] / "maskinversion" / "bundled"
+BUNDLED = Path(__file__).parents[2] / "maskinversion" / "bundled"
 WIDTH = json.loads((BUNDLED / "open_clip_config.json").read_text())["model_cfg"]["embed_dim"]  # of the embeddings
 TEXT = 32
 NAMES = ("kandinsky", "kandinsky-inpaint", "unclip", "sd", "sdxl")
@@ -162,22 +161,6 @@ def write_all(base: Path) -> None:
         write(name, base)
     for name in ("sd", "sdxl"):
         write_adapter(name, base)
-
-
-@pytest.fixture(scope="session")
-def pipelines(server):
-    """All of them in the server's models folder; its unCLIP has the bundled CLIP's projection, and `other/unclip` has not."""
-    base = server.base / "models" / "diffusers"
-    for name in NAMES:
-        write(name, base)
-    bundled = load_file(BUNDLED / "open_clip_model.safetensors")
-    vision(bundled["visual.proj"]).save_pretrained(base / "unclip" / "image_encoder")
-    vision().save_pretrained(write("unclip", base / "other") / "image_encoder")
-    for name in ("sd", "sdxl"):
-        file = write_adapter(name, base)
-        target = server.base / "models" / "ipadapter" / file.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        file.rename(target)
 
 
 def loader(name, **options):

@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
-from pathlib import Path
 
-import comfy
 import pytest
 
-WORKFLOW = Path(__file__).parents[1] / "workflows" / "localize_a_region.json"
+from tests.helpers.graphs import WORKFLOW
+from tools.comfyui_server import Server, as_api, read_history
+
+pytestmark = pytest.mark.browser
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
@@ -22,7 +24,7 @@ def opened(tmp_path):
         pytest.skip(f"no browser: install one of {', '.join(BROWSERS)}")
     from playwright.sync_api import sync_playwright
 
-    with comfy.Comfy(tmp_path / "base") as server, sync_playwright() as play:
+    with Server(tmp_path / "base") as server, sync_playwright() as play:
         browser = play.chromium.launch(executable_path=browser_path, args=FLAGS)
         page = browser.new_page(viewport={"width": 1600, "height": 900})
         page.goto(server.url, timeout=120_000)
@@ -44,7 +46,7 @@ def test_the_workflow_runs_from_the_page(opened, tmp_path):
         if history:
             break
         page.wait_for_timeout(500)
-    run = comfy.read_history(next(iter(history.values())))
+    run = read_history(next(iter(history.values())))
     assert not run.error and any("images" in output for output in run.outputs.values())
     page.wait_for_timeout(2000)
     page.keyboard.press("Escape")
@@ -62,6 +64,6 @@ def test_the_page_reads_every_workflow_as_the_tests_do(opened):
         page.evaluate("w => window.app.loadGraphData(w)", workflow)
         page.wait_for_timeout(1500)
         seen = page.evaluate("async () => (await window.app.graphToPrompt()).output")
-        for name, entry in comfy.as_api(workflow).items():
+        for name, entry in as_api(workflow).items():
             if entry["class_type"] in known:
                 assert seen[name]["inputs"] == entry["inputs"], (path.stem, entry["class_type"])

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from test_nodes import WORKFLOW, node
 
-pytest_plugins = ["comfy"]
+from tests.helpers.graphs import WORKFLOW, node
 
 
 @pytest.fixture

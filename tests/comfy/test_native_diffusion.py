@@ -11,18 +11,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import comfy
 import pytest
 
-pytest_plugins = ["comfy"]
+from tests.helpers.graphs import WORKFLOWS
+from tools.comfyui_server import find_comfyui
 
-FOLDER = Path(__file__).parents[1] / "workflows"
 NATIVE = ("unclip_sd21", "unclip_sd21_two_regions", "unclip_sdxl", "unclip_stable_cascade")
 CHECKPOINT = "sd21-unclip-l.safetensors"
+SCRIPT = Path(__file__).parents[1] / "helpers" / "unclip_checkpoint.py"
 
 
 def workflow(server, name):
-    return server.read(FOLDER / f"{name}.json")
+    return server.read(WORKFLOWS / f"{name}.json")
 
 
 def only(graph, kind):
@@ -44,7 +44,7 @@ def checkpoint(server):
     if not os.environ.get("MASKINVERSION_CHECKPOINTS"):
         pytest.skip("set MASKINVERSION_CHECKPOINTS=1: it writes 3.2 GB and takes 12 GB of memory")
     file = server.base / "models" / "checkpoints" / CHECKPOINT
-    command = [sys.executable, str(Path(__file__).parent / "unclip_checkpoint.py"), str(comfy.comfyui_folder()), str(file)]
+    command = [sys.executable, str(SCRIPT), str(find_comfyui()), str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert not done.returncode, done.stderr
     yield

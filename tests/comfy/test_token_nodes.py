@@ -4,10 +4,9 @@ import json
 
 import pytest
 from safetensors.torch import save_file
-from test_nodes import inversion
 from torch import zeros
 
-pytest_plugins = ["comfy"]
+from tests.helpers.graphs import inversion
 
 NODES = {
     "MaskInversionBlend": {"other": ["inversion", 0], "weight": 0.5},
@@ -26,10 +25,8 @@ COUNTS = {
 
 
 @pytest.fixture
-def two(server):
+def two(defaults):
     """Two tokens of one picture, and the second of them."""
-    inputs = server.get("/object_info/MaskInversion")["MaskInversion"]["input"]["required"]
-    defaults = {name: options["default"] for name, (_, options) in inputs.items() if "default" in options}
     graph = inversion(defaults, masks=2, iterations=2)
     del graph["report"]
     graph["picked"] = {"class_type": "MaskInversionPick", "inputs": {"tokens": ["inversion", 0], "numbers": "1"}}

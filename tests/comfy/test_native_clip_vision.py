@@ -10,14 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import comfy
 import pytest
 import torch
 from safetensors.torch import save_file
 
-pytest_plugins = ["comfy"]
+from tools.comfyui_server import ROOT, find_comfyui
 
-SMALL = Path(__file__).parent / "native_small.py"
 NAMES = (
     "ViT-L/14",
     "ViT-H/14, ViT-bigG/14",
@@ -85,8 +83,8 @@ def write_model(path: Path, width, hidden, layers, projection, class_token, patc
 
 @pytest.fixture(scope="module")
 def miniatures():
-    command = [sys.executable, str(SMALL), str(comfy.comfyui_folder())]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-m", "tests.helpers.native_small", str(find_comfyui())]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert not done.returncode, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -105,12 +103,6 @@ def test_a_miniature_equals_autograd_and_is_left_alone(miniatures, name):
 
 def test_dino_is_refused_in_miniature(miniatures):
     assert "no image-text space" in miniatures["DINO"] and "Use a CLIP" in miniatures["DINO"]
-
-
-@pytest.fixture
-def defaults(server):
-    inputs = server.get("/object_info/MaskInversion")["MaskInversion"]["input"]["required"]
-    return {name: options["default"] for name, (_, options) in inputs.items() if "default" in options}
 
 
 def inversion(defaults, file, size, masks=1, **settings):

@@ -1,30 +1,29 @@
 """Native CLIP_VISION models in miniature, with the structure of the real ones, in ComfyUI's own classes: prints what was found.
 
-A program of its own, because ComfyUI's package is called `comfy`, as the test module beside this one is.
-Usage: native_small.py COMFYUI_FOLDER
+A program of its own, because ComfyUI is set up when it is imported, and has modules called `nodes` and `tests`.
+Usage: python -m tests.helpers.native_small COMFYUI_FOLDER
 """
 
 import hashlib
 import json
 import sys
-from pathlib import Path
 
-TESTS = Path(__file__).resolve().parent
-sys.path[:] = [sys.argv[1], str(TESTS.parent), *(path for path in sys.path if Path(path or ".").resolve() != TESTS)]
+import torch
+import torch.nn.functional as F
+from timm.layers import resample_abs_pos_embed
 
-from comfy.cli_args import args  # noqa: E402
+import maskinversion as mi
+from tests.helpers.ground_truth import attended, optimise
+from tests.helpers.pictures import picture
+from tests.helpers.small_models import flattened
+
+sys.path.insert(0, sys.argv[1])  # after `tests` is there: ComfyUI has one too
+
+from comfy.cli_args import args
 
 args.cpu = True
-sys.path.append(str(TESTS))  # ComfyUI's package has no __init__.py, so it would lose to the test module
 
-import ground_truth  # noqa: E402
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
 from comfy.clip_vision import ClipVisionModel  # noqa: E402
-from test_transformers import attended, flattened, picture  # noqa: E402
-from timm.layers import resample_abs_pos_embed  # noqa: E402
-
-import maskinversion as mi  # noqa: E402
 
 SMALL = dict(hidden_size=48, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, patch_size=8, num_channels=3)
 CLIP = SMALL | dict(model_type="clip_vision_model", image_size=48, projection_dim=40)
@@ -105,7 +104,7 @@ def by_autograd(model, pixels, masks, layers):
             total = total + F.interpolate(relevance, size=size, mode="bilinear")[0, 0]
         return (total - total.min()) / (total.max() - total.min())
 
-    return ground_truth.optimise(embedding, heat, masks, 10, 0.1, 1.0)
+    return optimise(embedding, heat, masks, 10, 0.1, 1.0)
 
 
 def inverted(model, image, masks, size=None, layers=1, dtype=torch.float32):
@@ -121,7 +120,7 @@ def check(config: dict) -> dict:
     model = build(config, torch.float16)
     before = digest(model)
     for size, layers, dtype in ((48, 1, torch.float64), (80, 2, torch.float64), (48, 1, torch.float32)):
-        image, masks = picture(size)
+        image, masks = picture(size, 2)
         clip, encoded, tokens = inverted(model, image, masks, size, layers, dtype)
         mean, std = (torch.tensor(v)[:, None, None] for v in (clip.tower.mean, clip.tower.std))
         pixels = ((image.permute(2, 0, 1) - mean) / std)[None].to(dtype)

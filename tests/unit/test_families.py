@@ -2,7 +2,6 @@
 
 import copy
 
-import ground_truth
 import open_clip
 import pytest
 import timm
@@ -10,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from open_clip.model import _build_vision_tower
 from open_clip.timm_model import TimmModel
-from test_inversion import many_masks, picture
 from timm.layers import resample_abs_pos_embed
 
 import maskinversion as mi
 from maskinversion.models.loading import readable_architectures
 from maskinversion.models.towers import tower_of
+from tests.helpers import ground_truth
+from tests.helpers.pictures import many_masks, picture
 
 
 def randomised(model: torch.nn.Module) -> torch.nn.Module:

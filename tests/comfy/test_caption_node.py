@@ -1,16 +1,14 @@
 """Captions as nodes in a real ComfyUI."""
 
 import time
-from pathlib import Path
 
 import pytest
 import torch
-from test_caption import checkpoint, write
-from test_nodes import inversion, node
 
-pytest_plugins = ["comfy"]
+from tests.helpers.graphs import WORKFLOWS, inversion, node
+from tests.helpers.small_captioners import checkpoint, write
 
-WORKFLOW = Path(__file__).parents[1] / "workflows" / "caption_a_region.json"
+WORKFLOW = WORKFLOWS / "caption_a_region.json"
 NODES = ("MaskInversionLoadCaptioner", "MaskInversionCaption", "MaskInversionRetrieveCaption")
 SAMPLE = {"decoding": "sample", "decoding.temperature": 1.0, "decoding.top_p": 0.9}
 
@@ -27,10 +25,8 @@ def files(server):
 
 
 @pytest.fixture
-def tokens(server, files):
+def tokens(defaults, files):
     """A graph that ends in two tokens of one picture."""
-    inputs = server.get("/object_info/MaskInversion")["MaskInversion"]["input"]["required"]
-    defaults = {name: options["default"] for name, (_, options) in inputs.items() if "default" in options}
     graph = inversion(defaults, masks=2, iterations=2)
     del graph["report"]
     return graph

@@ -2,7 +2,6 @@
 
 import hashlib
 
-import ground_truth
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +10,9 @@ from open_clip.transformer import VisionTransformer
 from timm.layers import resample_abs_pos_embed
 
 import maskinversion as mi
+from tests.helpers.ground_truth import attended, optimise
+from tests.helpers.pictures import picture
+from tests.helpers.small_models import flattened
 
 SHAPE = dict(hidden_size=48, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, patch_size=8)
 CLIPS = ("CLIPVisionModelWithProjection", "CLIPModel", "MetaClip2VisionModelWithProjection")
@@ -35,11 +37,6 @@ def tiny(kind: str, **changes) -> torch.nn.Module:
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     return model.double().eval()
-
-
-def flattened(pixels: torch.Tensor, patch: int) -> torch.Tensor:
-    """[B, 3, H, W] as SigLIP 2 takes it: [B, P, patch * patch * 3]."""
-    return F.unfold(pixels, patch, stride=patch).unflatten(1, (3, patch * patch)).permute(0, 3, 2, 1).flatten(2)
 
 
 def models_own(model: torch.nn.Module, pixels: torch.Tensor) -> torch.Tensor:
@@ -77,13 +74,6 @@ def entering_tokens(model: torch.nn.Module, pixels: torch.Tensor, grid: tuple[in
         x = out[0] if isinstance(out, tuple) else out
         tokens.append(x[0])
     return tokens
-
-
-def attended(q, k, v, heads):
-    """Attention weights [h, n, N] as a node of the graph, and what they make of the values [n, d]."""
-    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(0, 1) for t in (q, k, v))
-    weights = (q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).softmax(-1).requires_grad_()
-    return weights, (weights @ v).transpose(0, 1).flatten(1)
 
 
 def heads_of(attention) -> int:
@@ -130,15 +120,7 @@ def by_autograd(model, pixels, masks, iterations, lr, alpha, layers):
             total = total + F.interpolate(relevance, size=size, mode="bilinear")[0, 0]
         return (total - total.min()) / (total.max() - total.min())
 
-    return ground_truth.optimise(embedding, heat, masks, iterations, lr, alpha)
-
-
-def picture(size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    masks = torch.zeros(2, size, size)
-    masks[0, size // 8 : size // 2, size // 6 : size * 2 // 3] = 1
-    masks[1] = F.interpolate(torch.rand(1, 1, 5, 5, generator=generator), size=size, mode="bilinear")[0, 0]
-    return torch.rand(size, size, 3, generator=generator), masks
+    return optimise(embedding, heat, masks, iterations, lr, alpha)
 
 
 def normalised(clip, image, dtype):
@@ -152,7 +134,7 @@ def normalised(clip, image, dtype):
 def test_equals_autograd(kind, size, layers, dtype, limit):
     model = tiny(kind).to(dtype)
     clip = mi.load_clip(model)
-    image, masks = picture(size)
+    image, masks = picture(size, 2)
     inverter = mi.MaskInverter(clip, iterations=10, lr=0.1, alpha=1.0, layers=layers, image_size=size)
     found = inverter.invert(inverter.encode(image), masks)
     tokens, maps, losses = by_autograd(model, normalised(clip, image, dtype), masks.to(dtype), 10, 0.1, 1.0, layers)
@@ -166,7 +148,7 @@ def test_equals_autograd(kind, size, layers, dtype, limit):
 def test_the_global_embedding_is_the_models_own(kind):
     model = tiny(kind)
     clip = mi.load_clip(model)
-    image, _ = picture(48)
+    image, _ = picture(48, 2)
     encoded = mi.MaskInverter(clip).encode(image)
     assert clip.tower.image_size == (48, 48)
     expected = models_own(model, normalised(clip, image, torch.float64))[0]
@@ -176,7 +158,7 @@ def test_the_global_embedding_is_the_models_own(kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_weights_keep_the_optimisation_in_float32(kind, dtype):
-    image, masks = picture(48)
+    image, masks = picture(48, 2)
     results = []
     for chosen in (torch.float32, dtype):
         inverter = mi.MaskInverter(mi.load_clip(tiny(kind).to(chosen)), iterations=5, lr=0.02)
@@ -199,7 +181,7 @@ def test_the_model_is_left_bit_for_bit_untouched(kind):
     methods = {name: (type(m).forward, sorted(vars(m))) for name, m in model.named_modules()}
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules()]
     before = digest(model), models_own(model, pixels), [p.requires_grad for p in model.parameters()]
-    image, masks = picture(80)
+    image, masks = picture(80, 2)
     with torch.inference_mode():
         inverter = mi.MaskInverter(mi.load_clip(model), image_size=80, layers=2)
         inverter.invert(inverter.encode(image), masks)

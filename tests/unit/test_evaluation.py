@@ -11,8 +11,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from test_inversion import picture as noise
-from test_inversion import small_clip
 
 import maskinversion as mi
 from maskinversion.cli.main import add_model
@@ -25,6 +23,8 @@ from maskinversion.evaluation.masks import box_of, degrade, dilate, erode, large
 from maskinversion.evaluation.plain_pickle import read_plain_pickle
 from maskinversion.evaluation.protocols import class_hits, expression_hits, wilson
 from maskinversion.evaluation.run import Row, Settings, evaluate, rows_of
+from tests.helpers.pictures import picture as noise
+from tests.helpers.small_models import small_clip
 
 pytest.importorskip("pycocotools")
 
@@ -507,7 +507,7 @@ def test_settings_that_cannot_be(tmp_path, changes, message):
 
 
 def test_expressions_of_drawn_scenes_are_unambiguous(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "recipes")
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "recipes")
     from make_dataset import expressions
 
     # Side by side on 96 px: 50 px apart, one 20 x 20 and one 30 x 30, that is 2.25 times the area.

@@ -1,16 +1,15 @@
 """Writes an SD 2.1 unCLIP-l checkpoint of random weights, float16, under the keys and shapes of sd21-unclip-l.safetensors (3.2 GB).
 
-A program of its own, because ComfyUI's package is called `comfy`, as the test module beside this one is.
-Usage: unclip_checkpoint.py COMFYUI_FOLDER FILE
+A program of its own, because ComfyUI is set up when it is imported, and has modules called `nodes` and `tests`.
+Usage: python tests/helpers/unclip_checkpoint.py COMFYUI_FOLDER FILE
 """
 
 import sys
 from pathlib import Path
 
-TESTS = Path(__file__).resolve().parent
-sys.path[:] = [sys.argv[1], *(path for path in sys.path if Path(path or ".").resolve() != TESTS)]
+sys.path.insert(0, sys.argv[1])
 
-from comfy.cli_args import args  # noqa: E402
+from comfy.cli_args import args
 
 args.cpu = True
 

@@ -3,24 +3,19 @@
 import asyncio
 import json
 import time
-from pathlib import Path
 
 import aiohttp
 import pytest
-import small_pipelines
-from small_pipelines import loader
-from test_nodes import inversion
 
-pytest_plugins = ["comfy", "small_pipelines"]
+from tests.helpers.graphs import inversion
+from tests.helpers.small_pipelines import NAMES, loader
 
 SAMPLING = dict(width=32, height=32, steps=2, guidance=3.0, count=1, seed=1, prompt="", negative_prompt="", adapter_scale=1.0)
 
 
 @pytest.fixture
-def two(server, pipelines):
+def two(defaults, pipelines):
     """Two tokens of one picture of 48 x 64 px, with its mask."""
-    inputs = server.get("/object_info/MaskInversion")["MaskInversion"]["input"]["required"]
-    defaults = {name: options["default"] for name, (_, options) in inputs.items() if "default" in options}
     graph = inversion(defaults, masks=2, iterations=2)
     del graph["report"]
     return graph
@@ -75,7 +70,7 @@ def test_the_token_of_nothing_is_a_negative(server, two):
 def test_the_page_offers_what_is_in_the_models_folder(server, pipelines):
     found = server.get("/object_info/MaskInversionLoadPipeline")["MaskInversionLoadPipeline"]["input"]["required"]
     assert found["ip_adapter"][1]["options"] == ["(none)", "adapter_sd.safetensors", "adapter_sdxl.safetensors"]
-    assert all(name in json.dumps(found["source"]) for name in small_pipelines.NAMES)
+    assert all(name in json.dumps(found["source"]) for name in NAMES)
     for name in ("LoadPipeline", "Generate", "Inpaint"):
         info = server.get(f"/object_info/MaskInversion{name}")[f"MaskInversion{name}"]
         assert info["category"] == "MaskInversion/diffusers" and info["description"]
@@ -109,14 +104,6 @@ def test_an_interrupt_stops_it_and_the_next_run_is_as_before(server, two):
     run = server.wait(prompt)
     assert run.interrupted and "shown" not in run.outputs and time.monotonic() - asked < 3
     assert server.images(server.submit_anew(generating(two, "kandinsky")), "shown")[0].tobytes() == expected
-
-
-def test_diffusers_is_not_imported_before_a_pipeline_is_loaded():
-    import subprocess
-    import sys
-
-    code = "import sys, maskinversion.tasks.diffusion; sys.exit('diffusers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
 
 
 def test_progress_comes_with_previews(server, two):

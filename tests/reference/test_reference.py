@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def test_agrees_with_the_published_package():
-    script = Path(__file__).parent / "reference" / "compare.py"
+    script = Path(__file__).with_name("compare.py")
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("smallest token cosine") == 3

@@ -2,8 +2,6 @@
 
 import hashlib
 
-import ground_truth
-import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,33 +13,14 @@ from maskinversion.compute.buffers import Buffers
 from maskinversion.explain.objective import DiceObjective
 from maskinversion.explain.table import TabulatedMap
 from maskinversion.models.towers import OpenClipViT
+from tests.helpers import ground_truth
+from tests.helpers.pictures import many_masks, picture
+from tests.helpers.small_models import small_clip
 
 
 def random_clip(name: str, dtype: torch.dtype) -> mi.Clip:
     torch.manual_seed(0)
     return mi.load_clip(name, device="cpu", dtype=dtype)
-
-
-def small_clip(**vision) -> mi.Clip:
-    """A small model with the options that released models use, in float64, with every weight away from its initial value."""
-    torch.manual_seed(0)
-    config = dict(image_size=48, patch_size=8, width=64, layers=4, head_width=32) | vision
-    quick_gelu = config.pop("quick_gelu", False)
-    model = open_clip.CLIP(40, config, dict(context_length=8, width=32, heads=2, layers=1), quick_gelu=quick_gelu)
-    for parameter in model.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)
-    model = model.double().eval().requires_grad_(False)
-    return mi.Clip("small", OpenClipViT(model.visual), model, open_clip.SimpleTokenizer(context_length=8))
-
-
-def picture(size: int, masks: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noise, with a hard mask, a soft one, and one that overlaps both."""
-    generator = torch.Generator().manual_seed(1)
-    made = torch.zeros(3, size, size)
-    made[0, size // 8 : size // 2, size // 6 : size * 2 // 3] = 1
-    made[1] = F.interpolate(torch.rand(1, 1, 5, 5, generator=generator), size=size, mode="bilinear")[0, 0]
-    made[2, size // 3 :, size // 3 :] = 1
-    return torch.rand(size, size, 3, generator=generator), made[:masks]
 
 
 def compare(clip, size, masks, lr=0.1, alpha=0.0, layers=1, iterations=10):
@@ -270,11 +249,6 @@ def test_the_callback_sees_every_step_and_may_stop(bundled, scene):
 
     with pytest.raises(KeyboardInterrupt):
         inverter.invert(encoded, scene[1], stop)
-
-
-def many_masks(size: int, count: int) -> torch.Tensor:
-    noise = torch.rand(count, 1, 5, 5, generator=torch.Generator().manual_seed(4))
-    return (F.interpolate(noise, size=size, mode="bilinear")[:, 0] > 0.5).float()
 
 
 @pytest.mark.parametrize(

