@@ -1,13 +1,16 @@
 """The one ComfyUI server of a test session, and what it has in its folders."""
 
+from pathlib import Path
+
 import pytest
 
-from tools.comfyui_server import TEST_NODES, Server
+from tests.helpers import comfy_test_nodes
+from tools.comfyui_server import Server
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    with Server(tmp_path_factory.mktemp("comfyui") / "base", TEST_NODES) as running:
+    with Server(tmp_path_factory.mktemp("comfyui") / "base", Path(comfy_test_nodes.__file__)) as running:
         yield running
 
 
