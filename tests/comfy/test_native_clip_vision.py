@@ -160,6 +160,7 @@ def model(request, server):
     server.forget()
 
 
+@pytest.mark.slow
 def test_a_native_model_in_the_server(server, defaults, model):
     name, file = model
     shape = ARCHITECTURES[name]

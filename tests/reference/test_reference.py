@@ -4,7 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_agrees_with_the_published_package():
     script = Path(__file__).with_name("compare.py")
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)

@@ -28,6 +28,7 @@ def test_a_baseline_comes_to_the_same_tokens(baseline):
     assert F.cosine_similarity(ours, baseline(model.visual, pixels, masks.double(), 10, 0.1)).min() > 1 - 1e-9
 
 
+@pytest.mark.slow
 def test_a_small_run(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     methods = ("forward", "exact", "fast")
@@ -47,6 +48,7 @@ def test_a_small_run(tmp_path, capsys):
     assert [row["seconds"] == 12345.0 for row in added] == [True, *[False] * 8]
 
 
+@pytest.mark.slow
 def test_a_slow_down_fails_the_check(tmp_path, capsys):
     row = {"masks": 1, "model": "ViT-S-32", "size": 64, "iterations": 1, "layers": 1, "lr": 0.1, "repeats": 1, "threads": 1}
     stored = tmp_path / "bench.json"

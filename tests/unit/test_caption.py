@@ -72,6 +72,7 @@ def test_the_published_format_of_both_forms(files, embeddings, form, kind):
     assert (longer == captions) == captioner.normalize
 
 
+@pytest.mark.slow
 def test_the_true_size_loads(tmp_path):
     state = checkpoint("mlp", 512, "published")
     words = [f"w{i}" for i in range(50257 - len(WORDS))]

@@ -155,6 +155,7 @@ def plain(clip: mi.Clip, pixels: torch.Tensor) -> torch.Tensor:
     return clip.model.visual(pixels.to(clip.device, clip.tower.dtype))[0 if isinstance(clip.model, open_clip.CoCa) else slice(None)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ViT-B-32-quickgelu", "coca_ViT-B-32", "EVA02-B-16", "ViT-B-16-SigLIP2", "PE-Core-T-16-384"])
 def test_released_architectures(name):
     """The embedding is the model's own; the model is left as it was; another size and half precision work."""
@@ -185,6 +186,7 @@ def fingerprint(model: torch.nn.Module) -> list:
     return weights + [(name, module.forward.__func__, len(module._forward_hooks)) for name, module in model.named_modules()]
 
 
+@pytest.mark.slow
 def test_readable_architectures_are_those_that_a_tower_reads():
     def reads(name):
         config = open_clip.get_model_config(name)

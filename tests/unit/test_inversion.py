@@ -37,6 +37,7 @@ def compare(clip, size, masks, lr=0.1, alpha=0.0, layers=1, iterations=10):
     return 1 - cosine, relative, (tokens.maps - maps).abs().max().item(), (tokens.losses - losses).abs().max().item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "masks", "alpha", "layers"),
     [("ViT-B-32", 224, 3, 0.0, 1), ("ViT-B-32", 320, 2, 5.0, 3), ("ViT-B-16", 224, 1, 5.0, 1), ("ViT-B-16", 288, 2, 0.0, 3)],
@@ -46,6 +47,7 @@ def test_equals_autograd_in_float64(name, size, masks, alpha, layers):
     assert off < 1e-9 and relative < 1e-9 and maps < 1e-9 and losses < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size", "masks", "alpha"), [("ViT-B-32", 224, 3, 5.0), ("ViT-B-16", 224, 2, 0.0)])
 def test_equals_autograd_in_float32(name, size, masks, alpha):
     off, _, maps, losses = compare(random_clip(name, torch.float32), size, masks, alpha=alpha)
@@ -268,6 +270,7 @@ def test_a_table_for_many_masks_changes_nothing(vision):
         torch.testing.assert_close(together.maps[i], alone.maps[0], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 40])
 def test_fast_precision_stays_close_to_exact(count, monkeypatch):
     monkeypatch.setattr(inverter_module, "bfloat16_is_faster", lambda device: True)

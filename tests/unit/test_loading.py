@@ -21,6 +21,7 @@ def test_random_weights_by_name():
     assert clip.encode_text(["a cat", "two dogs"]).shape == (2, 512) and clip.name == "ViT-B-32"
 
 
+@pytest.mark.slow
 def test_a_weights_file_with_its_architecture(tmp_path):
     torch.manual_seed(1)
     model = open_clip.create_model("ViT-B-32")

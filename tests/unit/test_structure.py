@@ -202,7 +202,7 @@ def test_what_is_against_the_plan_is_found(changes, check, found, tmp_path):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    for each in (upward, circle, foreign, too_long, unexplained):
-        told = each(tmp_path)
-        assert bool(told) == (each is check), (each, told)
-        assert check is not each or any(found in line for line in told)
+    if check:
+        assert any(found in line for line in check(tmp_path))
+    else:
+        assert not any(each(tmp_path) for each in (upward, circle, foreign, too_long, unexplained))
