@@ -1,7 +1,7 @@
 """The pack in ComfyUI's own process, without its server: what it adds to the start, and what it keeps. Prints what was found.
 
-A program of its own, because ComfyUI's package is called `comfy`, as the test module beside this one is.
-Usage: pack_alone.py COMFYUI_FOLDER
+A program of its own, because ComfyUI is set up when it is imported, and has modules called `nodes` and `tests`.
+Usage: python -m tests.helpers.pack_alone COMFYUI_FOLDER
 """
 
 import asyncio
@@ -13,12 +13,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from weakref import ref
 
-TESTS = Path(__file__).resolve().parent
-PACK = TESTS.parent
-sys.path[:] = [sys.argv[1], *(path for path in sys.path if Path(path or ".").resolve() != TESTS)]
-sys.argv[1:] = []
+PACK = Path(__file__).resolve().parents[2]
+sys.path.insert(0, sys.argv[1])
 
-from comfy.cli_args import args  # noqa: E402
+from comfy.cli_args import args
 
 args.cpu = True
 
