@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..bundled import BUNDLED
-from ..errors import ModelError
+from ..errors import ModelError, first_line
 from .clip import Clip
 from .towers import tower_of
 
@@ -69,10 +69,9 @@ class LazyTokenizer:
         try:
             return open_clip.get_tokenizer(self.architecture)
         except (OSError, ValueError, ImportError) as error:
-            first = str(error).strip().splitlines()[0]
             raise ModelError(
-                f"{self.architecture} reads text with a tokenizer that is not on this machine, and could not be fetched ({first}). "
-                f"Load it once with internet; regions can be inverted without it"
+                f"{self.architecture} reads text with a tokenizer that is not on this machine, and could not be fetched "
+                f"({first_line(error)}). Load it once with internet; regions can be inverted without it"
             ) from error
 
     def __call__(self, texts: list[str]) -> Tensor:
@@ -154,7 +153,7 @@ def check_weights_file(path: Path) -> None:
 
 
 def explain(error: RuntimeError, source: str, architecture: str, weights: str | None) -> str:
-    first = str(error).strip().splitlines()[0]
+    first = first_line(error)
     if "state_dict" in first or "size mismatch" in str(error):
         return f"the weights of {source} do not fit {architecture}: choose the model that they were made for"
     if weights and not Path(weights).is_file():

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..bundled import BUNDLED
-from ..errors import InputError, ModelError, memory_advice
+from ..errors import InputError, ModelError, first_line, memory_advice
 from ..models.clip import Clip
 from ..models.loading import WEIGHT_SUFFIXES, best_device
 from ..operations import check_made_for, embeddings_of, lengths, stack
@@ -309,8 +309,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path.name} was refused: it is not plain weights and could run code. Use the published file, or safetensors"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ModelError(f"{path.name} is not a file of weights, or it is not complete ({reason})") from error
+        raise ModelError(f"{path.name} is not a file of weights, or it is not complete ({first_line(error)})") from error
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise ModelError(f"{path.name} holds other things than weights: use the published file, or safetensors")
     return dict(state)
@@ -385,10 +384,9 @@ def load_tokenizer(source: str, words: int, name: str) -> object:
         folder = source if Path(source).is_dir() else snapshot_download(source, allow_patterns=list(TOKENIZER_FILES))
         tokenizer = GPT2TokenizerFast.from_pretrained(folder)
     except Exception as error:  # what tokenizers raises at a damaged file is no other kind
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
-            f"GPT-2's tokenizer could not be loaded from {source} ({reason}): put its {' and '.join(TOKENIZER_FILES)} beside the "
-            f"weights, or load it once with internet"
+            f"GPT-2's tokenizer could not be loaded from {source} ({first_line(error)}): put its {' and '.join(TOKENIZER_FILES)} "
+            f"beside the weights, or load it once with internet"
         ) from error
     if len(tokenizer) != words:
         raise ModelError(f"the tokenizer of {source} has {len(tokenizer)} words, but {name} knows {words}: give it its own")

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..bundled import BUNDLED
-from ..errors import InputError, ModelError, memory_advice
+from ..errors import InputError, ModelError, first_line, memory_advice
 from ..geometry import as_masks, as_pixels, resize
 from ..models.loading import load_clip
 from ..operations import check_made_for, check_same_clip, embeddings_of
@@ -401,6 +401,5 @@ def loading_advice(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, ImportError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         advice = "a folder needs all its parts as .safetensors; a name needs internet the first time"
-        raise ModelError(f"{name} could not be loaded ({reason}): {advice}") from error
+        raise ModelError(f"{name} could not be loaded ({first_line(error)}): {advice}") from error
