@@ -14,7 +14,7 @@ from maskinversion import inverter as inverter_module
 from maskinversion.compute.buffers import Buffers
 from maskinversion.explain.objective import DiceObjective
 from maskinversion.explain.table import TabulatedMap
-from maskinversion.models.towers import OpenClipViT
+from maskinversion.models.towers.open_clip_vit import OpenClipViT
 
 
 def random_clip(name: str, dtype: torch.dtype) -> mi.Clip:

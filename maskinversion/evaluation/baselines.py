@@ -17,7 +17,8 @@ from ..errors import ModelError
 from ..explain.pooler import PoolerMap
 from ..geometry import Geometry, as_pixels, canvas_size
 from ..inverter import EncodedImage, MaskInverter
-from ..models.towers import OpenClipViT, TimmViT
+from ..models.towers.open_clip_vit import OpenClipViT
+from ..models.towers.timm_vit import TimmViT
 from .masks import box_of
 
 GREY = 0.5

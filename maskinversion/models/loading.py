@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
-import open_clip
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -14,11 +13,10 @@ from torch import Tensor
 from ..bundled import BUNDLED
 from ..errors import ModelError, first_line
 from .clip import Clip
-from .towers import tower_of
+from .towers import FAMILIES, tower_of
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 USUAL_VOCABULARY = 49408  # of CLIP's byte pair encoding
-TIMM_PREFIXES = ("vit_medium_patch", "vit_base_patch", "vit_large_patch", "vit_so400m_patch", "vit_giantopt", "vit_pe_core", "eva")
 
 
 def load_clip(
@@ -42,6 +40,8 @@ def load_clip(
     """
     if not isinstance(source, (str, Path)):
         return live_clip(source)
+    import open_clip
+
     source = str(source)
     device = torch.device(device) if device is not None else best_device()
     name, architecture, weights = resolve(source, model)
@@ -66,6 +66,8 @@ class LazyTokenizer:
 
     @cached_property
     def tokenizer(self) -> Callable[[list[str]], Tensor]:
+        import open_clip
+
         try:
             return open_clip.get_tokenizer(self.architecture)
         except (OSError, ValueError, ImportError) as error:
@@ -83,7 +85,11 @@ def live_clip(model: object) -> Clip:
     model does not say which other tokenizer it was trained with (SigLIP's, say)."""
     text = getattr(model, "text", model)
     usual = hasattr(model, "encode_text") and getattr(text, "vocab_size", None) == USUAL_VOCABULARY
-    tokenizer = open_clip.SimpleTokenizer(context_length=text.context_length) if usual else None
+    tokenizer = None
+    if usual:
+        from open_clip import SimpleTokenizer
+
+        tokenizer = SimpleTokenizer(context_length=text.context_length)
     return Clip(type(model).__name__, tower_of(model), model, tokenizer)
 
 
@@ -108,7 +114,9 @@ def resolve(source: str, model: str | None) -> tuple[str, str, str | None]:
         return f"{check_architecture(model)}/{path.name}", model, str(path)
     architecture, _, tag = source.partition("/")
     check_architecture(architecture)
-    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    from open_clip import list_pretrained_tags_by_model
+
+    tags = list_pretrained_tags_by_model(architecture)
     if tag and tag not in tags:
         raise ModelError(f"{architecture} has no weights called {tag!r}. {suggest(tag, tags)}")
     return source, architecture, tag or None
@@ -116,16 +124,16 @@ def resolve(source: str, model: str | None) -> tuple[str, str, str | None]:
 
 def readable_architectures() -> list[str]:
     """The names of open_clip's architectures whose image side can be read, by their configurations."""
+    from open_clip import get_model_config, list_models
 
-    def readable(vision: dict) -> bool:
-        trunk = vision.get("timm_model_name")
-        return trunk.startswith(TIMM_PREFIXES) if trunk else isinstance(vision.get("layers", 12), int)
-
-    return [name for name in open_clip.list_models() if readable(open_clip.get_model_config(name)["vision_cfg"])]
+    configs = {name: get_model_config(name)["vision_cfg"] for name in list_models()}
+    return [name for name, vision in configs.items() if any(family.reads_config(vision) for family in FAMILIES)]
 
 
 def check_architecture(name: str) -> str:
-    known = open_clip.list_models()
+    from open_clip import list_models
+
+    known = list_models()
     if name not in known:
         raise ModelError(f"there is no model called {name!r}. {suggest(name, known)}")
     return name
