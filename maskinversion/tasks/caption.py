@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from ..bundled import BUNDLED
 from ..errors import InputError, ModelError, first_line, memory_advice
+from ..identity import check_made_for
 from ..models.clip import Clip
 from ..models.loading import WEIGHT_SUFFIXES, best_device
-from ..operations import check_made_for, embeddings_of, lengths, stack
+from ..operations import embeddings_of, lengths, stack
 from ..tokens import LocalizedTokens
 from .classify import classify
 

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from ..bundled import BUNDLED
 from ..errors import InputError, ModelError, first_line, memory_advice
 from ..geometry import as_masks, as_pixels, resize
+from ..identity import check_made_for, check_same_clip
 from ..models.loading import load_clip
-from ..operations import check_made_for, check_same_clip, embeddings_of
+from ..operations import embeddings_of
 from ..tokens import LocalizedTokens
 
 KANDINSKY = ("KandinskyV22Pipeline", "KandinskyV22InpaintPipeline")
