@@ -29,6 +29,11 @@ class Geometry:
     def __post_init__(self):
         if self.fit not in FITS:
             raise InputError(f"fit is {self.fit!r}; it must be one of {', '.join(FITS)}")
+    @classmethod
+    def for_image(cls, image: tuple[int, int], square: tuple[int, int], patch: tuple[int, int], fit: str) -> "Geometry":
+        """Of an image of this (height, width) on its canvas, see `canvas_size`."""
+        return cls(image, canvas_size(image, square, patch, fit), fit)
+
 
     @property
     def scaled_size(self) -> tuple[int, int]:

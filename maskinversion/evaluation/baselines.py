@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import ModelError
 from ..explain.pooler import PoolerMap
-from ..geometry import Geometry, as_pixels, canvas_size
+from ..geometry import Geometry, as_pixels
 from ..inverter import EncodedImage, MaskInverter
 from ..models.towers.open_clip_vit import OpenClipViT
 from ..models.towers.timm_vit import TimmViT
@@ -109,10 +109,9 @@ def embed(pictures: Iterable[Tensor], inverter: MaskInverter) -> Tensor:
 
 def canvas(pixels: Tensor, inverter: MaskInverter) -> Tensor:
     """What the model sees of a picture [3, h, w]: [1, 3, H, W], normalised."""
-    tower, size = inverter.clip.tower, tuple(pixels.shape[1:])
-    geometry = Geometry(size, canvas_size(size, inverter.image_size, tower.patch_size, inverter.fit), inverter.fit)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (tower.mean, tower.std))
-    return (geometry.to_model(pixels[None], tower.interpolation, fill=mean) - mean) / std
+    tower = inverter.clip.tower
+    geometry = Geometry.for_image(tuple(pixels.shape[1:]), inverter.image_size, tower.patch_size, inverter.fit)
+    return tower.canvas(pixels[None], geometry)
 
 
 @torch.no_grad()
