@@ -3,7 +3,8 @@
 from comfy_api.latest import io
 
 from ..maskinversion.operations import embeddings_of
-from ..maskinversion.tasks.classify import DEFAULT_TEMPLATE, TEMPLATES, classify
+from ..maskinversion.tasks.classify import classify
+from ..maskinversion.tasks.phrases import CLASS_TEMPLATE, TEMPLATES
 from .managed_clip import ManagedClip
 from .progress import counter, with_text
 from .types import CATEGORY, ClipSocket, TokensSocket
@@ -27,7 +28,7 @@ class ClassifyRegion(io.ComfyNode):
                 phrases_input(),
                 io.String.Input(
                     "template",
-                    default=DEFAULT_TEMPLATE,
+                    default=CLASS_TEMPLATE,
                     multiline=True,
                     tooltip="Each phrase is read in place of {}. Several, one a line, are averaged.",
                 ),

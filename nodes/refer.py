@@ -6,7 +6,8 @@ from comfy_api.latest import io
 
 from ..maskinversion import InputError
 from ..maskinversion.operations import embeddings_of
-from ..maskinversion.tasks.refer import DEFAULT_TEMPLATE, refer
+from ..maskinversion.tasks.phrases import EXPRESSION_TEMPLATE
+from ..maskinversion.tasks.refer import refer
 from .managed_clip import ManagedClip
 from .progress import with_text
 from .types import CATEGORY, ClipSocket, TokensSocket
@@ -33,7 +34,9 @@ class FindRegions(io.ComfyNode):
                     default=False,
                     tooltip="Every region belongs to one phrase at most, so that all fit best together.",
                 ),
-                io.String.Input("template", default=DEFAULT_TEMPLATE, advanced=True, tooltip="Each phrase is read in place of {}."),
+                io.String.Input(
+                    "template", default=EXPRESSION_TEMPLATE, advanced=True, tooltip="Each phrase is read in place of {}."
+                ),
                 io.Mask.Input("mask", optional=True, tooltip="The masks that the tokens are of, to choose from; else their maps."),
             ],
             outputs=[

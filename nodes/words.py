@@ -6,7 +6,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..maskinversion import Clip, InputError, LocalizedTokens
-from ..maskinversion.tasks.classify import NAMES
+from ..maskinversion.tasks.phrases import NAMES
 from .model_files import stamp
 
 WRITTEN = "as written"

@@ -149,11 +149,10 @@ WAYS: dict[str, Callable[[Picture, Tensor, MaskInverter], Tensor]] = {
     "blur": partial(by_changed_picture, blur),
     "maskclip": maskclip,
 }
-METHODS = (*WAYS, "maskinversion")
 
 
 def embeddings(method: str, picture: Picture, masks: Tensor, inverter: MaskInverter) -> tuple[Tensor, Tensor | None]:
-    """Embeddings [M, D] of regions by one of METHODS; and how well MaskInversion's maps cover the masks (IoU [M])."""
+    """Embeddings [M, D] of regions by one of `settings.METHODS`; and how well MaskInversion's maps cover the masks (IoU [M])."""
     if method == "maskinversion":
         tokens = inverter.invert(picture.encoded(inverter), masks)
         return tokens.embeddings, tokens.iou
