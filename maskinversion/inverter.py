@@ -2,51 +2,44 @@
 
 Bousselham, Chaybouti, Rupprecht, Ferrari, Kuehne: "MaskInversion: Localized Embeddings via Optimization of Explainability
 Maps", arXiv 2407.20034. It departs from the published package in cost only: the image is encoded once for any number of
-masks, the gradient is a closed form (`decomposition`, `objective`), and the model is only read.
+masks, the gradient is a closed form (`explain`), and the model is only read.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
+from numbers import Integral
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compute.buffers import Buffers, sliced
-from .compute.matmul import bfloat16_is_faster, fast_linears
+from .compute.adamw import AdamW
+from .compute.matmul import fast_linears
 from .errors import InputError, memory_advice
 from .explain.base import LayerMap
-from .explain.objective import DiceObjective
+from .explain.objective import DiceObjective, Objective
+from .explain.plan import PRECISIONS, Plan
 from .geometry import FITS, Geometry, as_masks, as_pixels, canvas_size
 from .models.clip import Clip
 from .tokens import LocalizedTokens, overlap
 
 LESS = "lower image_size, or give fewer masks at a time"
-PRECISIONS = ("exact", "fast")
-PARAMETERS = ("iterations", "lr", "alpha", "layers", "image_size", "fit", "precision", "tolerance")
 
+# (step, of how many, maps [M, H, W] in 0..1, losses [M]), step from 1. It may raise to stop.
 Callback = Callable[[int, int, Tensor, Tensor], None]
 
 
+def setting(default: object, help: str) -> Any:
+    """A field with its one-line description, which the command line shows."""
+    return field(default=default, metadata={"help": help})
+
+
 @dataclass(frozen=True)
-class EncodedImage:
-    """An image after its one pass through the model, ready for any number of masks."""
+class InversionSettings:
+    """How regions are inverted.
 
-    maps: list[LayerMap]
-    grid: tuple[int, int]
-    global_embedding: Tensor  # [D]
-    entering: Tensor  # [N, d]: the tokens that enter the last block
-    leaving: Tensor  # [N, d]: the tokens that leave it
-    states: list[Tensor]  # [N, d]: the tokens that leave every block, where the tower keeps them
-    prefix: int  # tokens before the patches
-    geometry: Geometry
-    fingerprint: str  # of the CLIP
-
-
-class MaskInverter:
-    """Localized embedding tokens from masks.
-
-    clip: what `load_clip` returns.
     iterations: K, steps of AdamW (paper: 10).
     lr: its rate. The published class's default is 0.1; its README example uses 0.5. Embeddings are not normalised, so what a
         rate does depends on the length of the model's embeddings.
@@ -61,50 +54,80 @@ class MaskInverter:
     Raises InputError for a value that cannot be used.
     """
 
-    objective: type[DiceObjective] = DiceObjective
+    iterations: int = setting(10, "steps")
+    lr: float = setting(0.1, "learning rate")
+    alpha: float = setting(0.0, "pull towards the whole image; 0 is the region only")
+    layers: int = setting(1, "last blocks that the map sums over")
+    image_size: int | None = setting(None, "pixels that the model sees (default: its own)")
+    fit: str = setting("stretch", "how the picture becomes what the model sees")
+    precision: str = setting("exact", "fast: large products in bfloat16")
+    tolerance: float = setting(0.0, "stop once no loss has changed by this much in a step; 0 does all steps")
+
+    def __post_init__(self):
+        for what in ("iterations", "layers"):
+            if not isinstance(getattr(self, what), Integral) or getattr(self, what) < 1:
+                raise InputError(f"{what} is {getattr(self, what)}; it must be a whole number of at least 1")
+        if not 0 < self.lr < math.inf:
+            raise InputError(f"lr is {self.lr}; it must be above 0")
+        for what in ("alpha", "tolerance"):
+            if not 0 <= getattr(self, what) < math.inf:
+                raise InputError(f"{what} is {getattr(self, what)}; it must not be negative")
+        for what, known in (("fit", FITS), ("precision", PRECISIONS)):
+            if getattr(self, what) not in known:
+                raise InputError(f"{what} is {getattr(self, what)!r}; it must be one of {', '.join(known)}")
+
+    def canvas_size(self, clip: Clip) -> tuple[int, int]:
+        """Height and width in pixels that this CLIP sees, of a square picture.
+
+        Raises InputError where the CLIP has too few blocks, or patches of another size.
+        """
+        depth, name = clip.tower.depth, clip.name
+        if self.layers > depth:
+            raise InputError(f"layers is {self.layers}; {name} has {depth} blocks, so it must be 1 to {depth}")
+        size = clip.tower.image_size if self.image_size is None else (self.image_size, self.image_size)
+        for side, patch in zip(size, clip.tower.patch_size, strict=True):
+            if side < 2 * patch or side % patch:
+                near = max(2, round(side / patch)) * patch
+                raise InputError(f"image_size is {side}; {name} has patches of {patch} px, so use a multiple of it, such as {near}")
+        return size
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """An image after its one pass through the model, ready for any number of masks."""
+
+    maps: list[LayerMap]
+    grid: tuple[int, int]
+    prefix: int  # tokens before the patches
+    global_embedding: Tensor  # [D]
+    entering: Tensor  # [N, d]: the tokens that enter the last block
+    leaving: Tensor  # [N, d]: the tokens that leave it
+    states: list[Tensor]  # [N, d]: the tokens that leave every block, where the tower keeps them
+    geometry: Geometry
+    fingerprint: str  # of the CLIP
+
+
+class MaskInverter:
+    """Localized embedding tokens from masks.
+
+    clip: what `load_clip` returns. settings: how; or its fields as keywords, such as `MaskInverter(clip, iterations=20)`.
+    objective: what is minimised; the published Dice loss.
+
+    Raises InputError for a setting that cannot be used, or not with this CLIP.
+    """
 
     def __init__(
         self,
         clip: Clip,
-        iterations: int = 10,
-        lr: float = 0.1,
-        alpha: float = 0.0,
-        layers: int = 1,
-        image_size: int | None = None,
-        fit: str = "stretch",
-        precision: str = "exact",
-        tolerance: float = 0.0,
+        settings: InversionSettings | None = None,
+        *,
+        objective: type[Objective] = DiceObjective,
+        **fields: Any,
     ):
-        tower = clip.tower
-        if not iterations >= 1:
-            raise InputError(f"iterations is {iterations}; it must be at least 1")
-        if not lr > 0:
-            raise InputError(f"lr is {lr}; it must be above 0")
-        if not alpha >= 0:
-            raise InputError(f"alpha is {alpha}; it must not be negative")
-        if not 1 <= layers <= tower.depth:
-            raise InputError(f"layers is {layers}; {clip.name} has {tower.depth} blocks, so it must be 1 to {tower.depth}")
-        if fit not in FITS:
-            raise InputError(f"fit is {fit!r}; it must be one of {', '.join(FITS)}")
-        if not tolerance >= 0:
-            raise InputError(f"tolerance is {tolerance}; it must not be negative")
-        if precision not in PRECISIONS:
-            raise InputError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
         self.clip = clip
-        self.precision = precision
-        self.tolerance = tolerance
-        self.iterations = iterations
-        self.lr = lr
-        self.alpha = alpha
-        self.layers = layers
-        self.image_size = tower.image_size if image_size is None else (image_size, image_size)
-        self.fit = fit
-        for side, patch in zip(self.image_size, tower.patch_size, strict=True):
-            if side < 2 * patch or side % patch:
-                near = max(2, round(side / patch)) * patch
-                raise InputError(
-                    f"image_size is {side}; {clip.name} has patches of {patch} px, so use a multiple of it, such as {near}"
-                )
+        self.settings = replace(settings or InversionSettings(), **fields)
+        self.objective = objective
+        self.image_size = self.settings.canvas_size(clip)
 
     @torch.no_grad()
     def encode(self, image: object) -> EncodedImage:
@@ -115,23 +138,13 @@ class MaskInverter:
         pixels = as_pixels(image)
         tower = self.clip.tower
         size = tuple(pixels.shape[-2:])
-        geometry = Geometry(size, canvas_size(size, self.image_size, tower.patch_size, self.fit), self.fit)
+        geometry = Geometry(size, canvas_size(size, self.image_size, tower.patch_size, self.settings.fit), self.settings.fit)
         with memory_advice(f"an image of {size[1]} x {size[0]} px seen at {geometry.model_size[0]} px", LESS):
             mean, std = (torch.tensor(v)[:, None, None] for v in (tower.mean, tower.std))
             canvas = (geometry.to_model(pixels, tower.interpolation, fill=mean) - mean) / std
             with fast_linears(tower.device):
-                layers = tower.encode(canvas.to(tower.device), self.layers)
-        return EncodedImage(
-            layers.maps,
-            layers.grid,
-            layers.global_embedding,
-            layers.entering,
-            layers.leaving,
-            layers.states,
-            layers.prefix,
-            geometry,
-            self.clip.fingerprint,
-        )
+                layers = tower.encode(canvas.to(tower.device), self.settings.layers)
+        return EncodedImage(**vars(layers), geometry=geometry, fingerprint=self.clip.fingerprint)
 
     @torch.no_grad()
     def invert(self, encoded: EncodedImage, masks: object, callback: Callback | None = None) -> LocalizedTokens:
@@ -145,12 +158,12 @@ class MaskInverter:
 
         Raises InputError for a mask that is empty, not in range or of the wrong shape, with its index.
         """
-        if encoded.fingerprint != self.clip.fingerprint or len(encoded.maps) != self.layers:
+        if encoded.fingerprint != self.clip.fingerprint or len(encoded.maps) != self.settings.layers:
             raise InputError("this image was encoded by another inverter: encode it with the one that inverts")
         start = encoded.global_embedding
         masks = self.masks_for(encoded, masks).to(start)
         with memory_advice(f"{len(masks)} masks at {encoded.geometry.model_size[0]} px", LESS):
-            return self._invert(encoded, masks, callback)
+            return self._optimise(encoded, masks, callback)
 
     def masks_for(self, encoded: EncodedImage, masks: object) -> Tensor:
         """The masks as the model sees them: [M, H, W] float32 in 0..1, on the canvas of the encoded image."""
@@ -159,76 +172,40 @@ class MaskInverter:
         for index, mask in enumerate(given):
             seen[index] = encoded.geometry.to_model(mask[None, None], "bilinear")[0, 0]
             if seen[index].max() == 0:
-                raise InputError(f"mask {index} lies outside of what the model sees with fit={self.fit!r}: use 'stretch' or 'pad'")
+                raise InputError(
+                    f"mask {index} lies outside of what the model sees with fit={self.settings.fit!r}: use 'stretch' or 'pad'"
+                )
         return seen
 
-    def _invert(self, encoded: EncodedImage, masks: Tensor, callback: Callback | None) -> LocalizedTokens:
-        objective = self.objective(masks, encoded.grid)
-        start = encoded.global_embedding
-        tokens = start.repeat(len(masks), 1)
-        update = AdamW(tokens, self.lr)
+    def _optimise(self, encoded: EncodedImage, masks: Tensor, callback: Callback | None) -> LocalizedTokens:
+        """The paper's algorithm (arXiv 2407.20034, section 3): gradient descent on the tokens alone, of a frozen model."""
+        settings, start = self.settings, encoded.global_embedding
         anchor = F.normalize(start, dim=0)
-        losses = tokens.new_empty(self.iterations, len(masks))
-        memory = Buffers.of(start.device)
-        exact = [m.with_buffers(memory) for m in encoded.maps]
-        lowered = self.precision == "fast" and bfloat16_is_faster(start.device)
-        maps_of = [m.at_precision(torch.bfloat16) for m in exact] if lowered else exact
-        maps_of = [m.cheapest(len(masks), self.iterations) for m in maps_of]
-        common = [m.cotangents(anchor[None]).clone() for m in exact]  # all tokens start alike
-        relevance = tokens.new_empty(len(masks), encoded.grid[0] * encoded.grid[1])
-        for step in range(self.iterations):
-            gradient = torch.empty_like(tokens)
-            for chunk in sliced(slice(0, len(masks)), memory.wide // max(m.wide for m in maps_of)):
-                length = tokens[chunk].norm(dim=1, keepdim=True)
-                unit = tokens[chunk] / length
-                if step:
-                    queries = [m.cotangents(unit) for m in maps_of]
-                else:
-                    queries = [m.cotangent_buffer(len(unit)).copy_(u) for m, u in zip(maps_of, common, strict=True)]
-                for part in sliced(chunk, memory.narrow // sum(m.narrow for m in maps_of)):
-                    here = slice(part.start - chunk.start, part.stop - chunk.start)
-                    found = [m.relevance(u[here]) for m, u in zip(maps_of, queries, strict=True)]
-                    relevance[part] = sum(r for r, _ in found)
-                    losses[step, part], pull = objective.select(part).evaluate(relevance[part])
-                    for m, u, (_, rectified) in zip(maps_of, queries, found, strict=True):
-                        u[here] = m.relevance_vjp(pull, rectified)  # the queries make room for their gradient
-                by_unit = sum(m.cotangents_vjp(du) for m, du in zip(maps_of, queries, strict=True)) - self.alpha * anchor
-                losses[step, chunk] += self.alpha * (1 - unit @ anchor)
-                gradient[chunk] = (by_unit - (by_unit * unit).sum(1, keepdim=True) * unit) / length
+        plan = Plan(encoded.maps, self.objective(masks, encoded.grid), anchor, len(masks), settings.iterations, settings.precision)
+        tokens = start.repeat(len(masks), 1)  # [M, D]: each starts as the embedding of the whole image
+        optimizer = AdamW(tokens, settings.lr)
+        losses: list[Tensor] = []
+        for step in range(1, settings.iterations + 1):
+            length = tokens.norm(dim=1, keepdim=True)
+            unit = tokens / length
+            loss, gradient = plan.evaluate(unit)  # of the explainability map and the mask
+            loss += settings.alpha * (1 - unit @ anchor)
+            gradient -= settings.alpha * anchor
+            losses.append(loss)
             if callback is not None:
-                callback(step + 1, self.iterations, objective.render(relevance), losses[step])
-            if self.tolerance and step and (losses[step] - losses[step - 1]).abs().max() < self.tolerance:
-                losses = losses[: step + 1]
+                callback(step, settings.iterations, plan.render(), loss)
+            if settings.tolerance and step > 1 and (loss - losses[-2]).abs().max() < settings.tolerance:
                 break
-            update(tokens, gradient)
-        maps = objective.render(relevance)
-        parameters = {
-            name: getattr(self, name) for name in ("iterations", "lr", "alpha", "layers", "image_size", "fit", "precision")
-        }
+            optimizer.step((gradient - (gradient * unit).sum(1, keepdim=True) * unit) / length)
+        maps = plan.render()
         return LocalizedTokens(
             embeddings=tokens,
             maps=maps,
-            losses=losses,
+            losses=torch.stack(losses),
             iou=overlap(maps, masks),
             global_embedding=start,
             geometry=encoded.geometry,
             model=self.clip.name,
             fingerprint=self.clip.fingerprint,
-            parameters=parameters,
+            parameters=asdict(settings) | {"image_size": self.image_size, "loss": self.objective.name},
         )
-
-
-class AdamW:
-    """torch.optim.AdamW without weight decay, on one tensor, without its machinery: it works under inference mode."""
-
-    def __init__(self, like: Tensor, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8):
-        self.lr, self.betas, self.eps = lr, betas, eps
-        self.step = 0
-        self.mean, self.square = torch.zeros_like(like), torch.zeros_like(like)
-
-    def __call__(self, parameter: Tensor, gradient: Tensor) -> None:
-        self.step += 1
-        self.mean.lerp_(gradient, 1 - self.betas[0])
-        self.square.mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
-        first, second = (1 - beta**self.step for beta in self.betas)
-        parameter.addcdiv_(self.mean, (self.square.sqrt() / second**0.5).add_(self.eps), value=-self.lr / first)

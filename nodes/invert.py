@@ -1,6 +1,6 @@
 """The node that the pack is for."""
 
-import inspect
+from dataclasses import fields
 
 import torch
 from comfy_api.latest import io
@@ -8,14 +8,15 @@ from PIL import Image
 
 from ..maskinversion import MaskInverter
 from ..maskinversion.drawing.overlay import overlay
+from ..maskinversion.explain.plan import PRECISIONS
 from ..maskinversion.geometry import FITS
-from ..maskinversion.inverter import PRECISIONS
+from ..maskinversion.inverter import InversionSettings
 from .convert import clip_vision_output, pair
 from .managed_clip import ManagedClip, memory_back
 from .progress import ProgressBar
 from .types import CATEGORY, ClipSocket, TokensSocket
 
-DEFAULTS = {name: p.default for name, p in inspect.signature(MaskInverter).parameters.items()}
+DEFAULTS = {field.name: field.default for field in fields(InversionSettings)}
 PREVIEW_PIXELS = 384
 
 
@@ -115,7 +116,8 @@ class MaskInversion(io.ComfyNode):
     ) -> io.NodeOutput:
         pairs = pair(image, mask)
         managed = ManagedClip.of(clip)
-        inverter = MaskInverter(managed.ready(), iterations, lr, alpha, layers, image_size or None, fit, precision)
+        settings = InversionSettings(iterations, lr, alpha, layers, image_size or None, fit, precision)
+        inverter = MaskInverter(managed.ready(), settings)
         progress = Progress(cls.hidden.unique_id, len(pairs))
         encoded, tokens = [], []
         with memory_back():

@@ -51,7 +51,8 @@ class ManagedClip:
     def encode(self, inverter: MaskInverter, picture: Tensor) -> EncodedImage:
         """The picture [h, w, 3] encoded, or what came of it when it was among the last few: only its mask has changed, say."""
         pixels = hashlib.sha256(picture.cpu().contiguous().numpy().tobytes()).digest()
-        key = (pixels, picture.shape, self.patcher.patches_uuid, inverter.layers, inverter.image_size, inverter.fit)
+        settings = inverter.settings
+        key = (pixels, picture.shape, self.patcher.patches_uuid, settings.layers, inverter.image_size, settings.fit)
         recent = encoded_by.setdefault(self.clip.model, OrderedDict())
         encoded = recent.pop(key, None)
         if encoded is None or encoded.entering.device != self.clip.device:

@@ -1,12 +1,20 @@
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the library, as on an engineer's path; ComfyUI itself never does this
-
 import maskinversion as mi
+
+TESTS = Path(__file__).parent
+MARKED_FOLDERS = ("comfy", "reference")
+
+
+def pytest_collection_modifyitems(items):
+    """A folder's tests have the marker of its name."""
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        if folder in MARKED_FOLDERS:
+            item.add_marker(folder)
 
 
 @pytest.fixture(scope="session")

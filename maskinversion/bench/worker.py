@@ -54,7 +54,9 @@ def whole_job(case: dict, visual, image: torch.Tensor, pixels: torch.Tensor, mas
 
         clip = mi.load_clip(case["model"], device="cpu")
         exact, fast = (
-            mi.MaskInverter(clip, iterations, lr, layers=case["layers"], image_size=case["size"], precision=precision)
+            mi.MaskInverter(
+                clip, iterations=iterations, lr=lr, layers=case["layers"], image_size=case["size"], precision=precision
+            )
             for precision in ("exact", "fast")
         )
         inverter = exact if case["method"] == "exact" else fast
@@ -78,10 +80,13 @@ def whole_job(case: dict, visual, image: torch.Tensor, pixels: torch.Tensor, mas
 
 def predicted(inverter, encoded, masks: int) -> float:
     """Encoder passes that the whole job takes if every multiply-add takes as long as one in the encoder."""
+    from maskinversion.explain.plan import cheapest_form
+
     tokens, width = encoded.entering.shape
     floor = inverter.clip.tower.depth * (12 * tokens * width**2 + 2 * tokens**2 * width)
-    used = [found.cheapest(masks, inverter.iterations) for found in encoded.maps]
-    return 1 + sum(found.setup_macs + inverter.iterations * masks * found.step_macs for found in used) / floor
+    iterations = inverter.settings.iterations
+    used = [cheapest_form(layer, masks, iterations) for layer in encoded.maps]
+    return 1 + sum(layer.setup_macs + iterations * masks * layer.step_macs for layer in used) / floor
 
 
 def high_water() -> int | None:

@@ -1,32 +1,34 @@
-"""Where an inversion works: in memory that is used again, for as many masks at a time as fit."""
+"""Memory that is used again at every step, and how many masks at a time fit into it."""
 
 import math
 
 import torch
 from torch import Tensor
 
+MB = 2**20
+
 
 class Buffers:
-    """The memory of one inversion: masks are worked on in chunks below `wide` bytes, and those in parts below `narrow`.
+    """The arrays of one inversion, kept from step to step: new pages from the system take as long as the arithmetic.
 
-    A processor's parts stay in its cache. Arrays are used again at every step: new pages from the system take as long as the
-    arithmetic.
+    chunk_bytes: what the large products may work on at a time. cache_bytes: what the element-wise work on their results may, so
+    that it stays in a processor's cache. Both bound how many masks go together.
     """
 
-    def __init__(self, device: torch.device, wide: int, narrow: int):
-        self.device, self.wide, self.narrow = device, wide, narrow
-        self.rooms: dict[tuple[str, int], Tensor] = {}
+    def __init__(self, device: torch.device, chunk_bytes: int, cache_bytes: int):
+        self.device, self.chunk_bytes, self.cache_bytes = device, chunk_bytes, cache_bytes
+        self.arrays: dict[tuple[str, int], Tensor] = {}
 
     @classmethod
     def of(cls, device: torch.device) -> "Buffers":
-        return cls(device, 32 * 2**20, 8 * 2**20) if device.type == "cpu" else cls(device, 128 * 2**20, 128 * 2**20)
+        return cls(device, 32 * MB, 8 * MB) if device.type == "cpu" else cls(device, 128 * MB, 128 * MB)
 
     def array(self, name: str, *shape: int, dtype: torch.dtype, of: object = None) -> Tensor:
         """An array whose contents last until the next one of this name, of this object if one is given, is asked for."""
-        room, size = (name, id(of)), math.prod(shape) * dtype.itemsize
-        if room not in self.rooms or len(self.rooms[room]) < size:
-            self.rooms[room] = torch.empty(size, dtype=torch.uint8, device=self.device)
-        return self.rooms[room][:size].view(dtype).view(shape)
+        key, size = (name, id(of)), math.prod(shape) * dtype.itemsize
+        if key not in self.arrays or len(self.arrays[key]) < size:
+            self.arrays[key] = torch.empty(size, dtype=torch.uint8, device=self.device)
+        return self.arrays[key][:size].view(dtype).view(shape)
 
 
 def sliced(whole: slice, size: int) -> list[slice]:

@@ -1,7 +1,6 @@
 """Pictures of maps on images."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
@@ -22,11 +21,10 @@ def overlay(image: Tensor, heat: Tensor, mask: Tensor | None = None, strength: f
             raise InputError(
                 f"the {what} is {tuple(other.shape)}, the image {tuple(image.shape[:2])}: they must have the same size"
             )
-    painted = image + strength * (coloured(heat.to(image)) - image)
+    painted = coloured(heat.to(image)).sub_(image).mul_(strength).add_(image)
     if mask is not None:
-        edge = outline(mask.to(image))[..., None]
-        painted = painted + edge * (image.new_tensor(OUTLINE) - painted)
-    return painted.clamp(0, 1)
+        painted[outline(mask.to(image.device)) > 0] = image.new_tensor(OUTLINE)
+    return painted.clamp_(0, 1)
 
 
 def coloured(heat: Tensor) -> Tensor:
@@ -39,8 +37,20 @@ def coloured(heat: Tensor) -> Tensor:
 
 
 def outline(mask: Tensor) -> Tensor:
-    """The border [h, w] of a mask [h, w], about 1/150 of the shorter side wide."""
+    """The border [h, w] of a mask [h, w], just outside of it, about 1/150 of the shorter side wide: 1 there, else 0."""
     width = max(1, min(mask.shape) // 150)
-    hard = (mask >= 0.5).to(mask)[None, None]
-    grown = F.max_pool2d(hard, 2 * width + 1, stride=1, padding=width)
-    return torch.where(grown > hard, 1.0, 0.0)[0, 0].to(mask)
+    inside = mask >= 0.5
+    grown = inside
+    for dim in (0, 1):
+        grown = spread(grown, width, dim)
+    return (grown & ~inside).to(torch.promote_types(mask.dtype, torch.float32))
+
+
+def spread(truths: Tensor, reach: int, dim: int) -> Tensor:
+    """Where a boolean [h, w] is true at most `reach` places away along a dimension, at a cost that does not grow with it."""
+    count = truths.cumsum(dim, dtype=torch.int32)
+    last = torch.arange(truths.shape[dim], device=truths.device)
+    ahead = count.index_select(dim, (last + reach).clamp(max=len(last) - 1))
+    behind = count.index_select(dim, (last - reach - 1).clamp(min=0))
+    behind.narrow(dim, 0, min(reach + 1, len(last))).zero_()
+    return ahead > behind

@@ -1,25 +1,21 @@
 """Other losses than Dice, which MaskInversion's reviewers asked for. They serve to compare; the product has Dice."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
 
-from ..explain.objective import DiceObjective
-from ..inverter import MaskInverter
+from ..explain.objective import DiceObjective, Objective
 
 
-class PixelObjective(DiceObjective, ABC):
-    """Any loss that is a mean over pixels, of maps given on the patch grid. It works on maps of the masks' full size."""
+class PixelObjective(Objective):
+    """Any loss that is a mean over pixels. It works on maps of the masks' full size."""
+
+    per_mask = ("masks",)
 
     def __init__(self, masks: Tensor, grid: tuple[int, int]):
         super().__init__(masks, grid)
         self.masks = masks
-
-    def select(self, chosen: slice) -> "PixelObjective":
-        part = super().select(chosen)
-        part.masks = self.masks[chosen]
-        return part
 
     @abstractmethod
     def pixelwise(self, heat: Tensor) -> tuple[Tensor, Tensor]:
@@ -27,7 +23,7 @@ class PixelObjective(DiceObjective, ABC):
 
     def evaluate(self, relevance: Tensor) -> tuple[Tensor, Tensor]:
         r = relevance.unflatten(1, self.grid)
-        extremes = self._extremes(r)
+        extremes = self.extremes(r)
         low, scale = extremes.low[:, None, None], extremes.scale[:, None, None]
         heat = (self.rows @ r @ self.columns.T - low) / scale
         loss, slope = self.pixelwise(heat)
@@ -42,6 +38,8 @@ class PixelObjective(DiceObjective, ABC):
 class MseObjective(PixelObjective):
     """mean((E - m)^2)"""
 
+    name = "mse"
+
     def pixelwise(self, heat: Tensor) -> tuple[Tensor, Tensor]:
         off = heat - self.masks
         return off.square(), 2 * off
@@ -50,6 +48,7 @@ class MseObjective(PixelObjective):
 class BceObjective(PixelObjective):
     """mean(-m log E - (1 - m) log(1 - E)), with E kept EDGE away from 0 and 1, where it would be infinite."""
 
+    name = "bce"
     EDGE = 1e-3
 
     def pixelwise(self, heat: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,11 +58,4 @@ class BceObjective(PixelObjective):
         return loss, torch.where(heat == kept, slope, 0)
 
 
-OBJECTIVES: dict[str, type[DiceObjective]] = {"dice": DiceObjective, "mse": MseObjective, "bce": BceObjective}
-
-
-def inverter_with(loss: str, *arguments: object, **parameters: object) -> MaskInverter:
-    """A MaskInverter of one of OBJECTIVES; the other arguments are its own."""
-    inverter = MaskInverter(*arguments, **parameters)
-    inverter.objective = OBJECTIVES[loss]
-    return inverter
+OBJECTIVES: dict[str, type[Objective]] = {kind.name: kind for kind in (DiceObjective, MseObjective, BceObjective)}

@@ -36,7 +36,7 @@ class Picture:
         self._encoded: dict[tuple, EncodedImage] = {}
 
     def encoded(self, inverter: MaskInverter) -> EncodedImage:
-        key = (id(inverter.clip), inverter.image_size, inverter.fit, inverter.layers)
+        key = (id(inverter.clip), inverter.image_size, inverter.settings.fit, inverter.settings.layers)
         if key not in self._encoded:
             self._encoded[key] = inverter.encode(self.pixels.permute(1, 2, 0))
         return self._encoded[key]
@@ -110,7 +110,7 @@ def embed(pictures: Iterable[Tensor], inverter: MaskInverter) -> Tensor:
 def canvas(pixels: Tensor, inverter: MaskInverter) -> Tensor:
     """What the model sees of a picture [3, h, w]: [1, 3, H, W], normalised."""
     tower = inverter.clip.tower
-    geometry = Geometry.for_image(tuple(pixels.shape[1:]), inverter.image_size, tower.patch_size, inverter.fit)
+    geometry = Geometry.for_image(tuple(pixels.shape[1:]), inverter.image_size, tower.patch_size, inverter.settings.fit)
     return tower.canvas(pixels[None], geometry)
 
 

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TextIO
 
@@ -14,11 +14,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..inverter import MaskInverter
+from ..inverter import InversionSettings, MaskInverter
 from ..models.clip import Clip
 from ..models.loading import load_clip
 from ..tasks.classify import text_embeddings
-from .ablation import inverter_with
+from .ablation import OBJECTIVES
 from .baselines import Picture, embeddings
 from .data import Dataset, Sample, read_coco, read_phrasecut, read_refcoco
 from .masks import degrade, largest_overlaps
@@ -46,9 +46,9 @@ class Row:
     precision: str | None = None
 
     def inverter(self, clip: Clip) -> MaskInverter:
-        names = ("image_size", "fit", "iterations", "lr", "alpha", "layers", "precision")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return inverter_with(self.loss or "dice", clip, **given)
+        own = {field.name: getattr(self, field.name, None) for field in fields(InversionSettings)}
+        settings = InversionSettings(**{name: value for name, value in own.items() if value is not None})
+        return MaskInverter(clip, settings, objective=OBJECTIVES[self.loss or "dice"])
 
 
 def rows_of(settings: Settings) -> list[Row]:

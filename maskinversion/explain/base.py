@@ -13,8 +13,9 @@ autograd goes through the model, so all of it works under `torch.inference_mode`
 
 Shapes: M masks, N tokens, P = N - prefix patches, d width, m width of the MLP, h heads, D embedding.
 
-`BlockMap` is the usual block, with its products folded; `ChainMap` is any other block that treats every token by itself
-after the attention; `PoolerMap` is for models that pool with attention.
+Here are what all maps share and the map of self-attention. `block` is the usual block, with its products folded; `chain` is any
+other block that treats every token by itself after the attention; `table` has the linear function as one matrix, for many masks;
+`pooler` is for models that pool with attention. `plan` chooses among them.
 """
 
 from abc import ABC, abstractmethod
@@ -55,65 +56,61 @@ class Head:
 class LayerMap(ABC):
     """The map of one layer for a fixed image, a rectified linear function of the unit token e.
 
-    In two stages, with a transpose each: `queries` and `gather` do the large products, for many masks at once; `relevance` and
-    `transpose` the many small ones, for as many masks as the cache holds.
+    In two stages, each with its vector-Jacobian product (vjp): the cotangents U(e) take the large products, for many masks at
+    once; the relevance the many small ones, for as many masks as the cache holds.
 
-    wide, narrow: about the bytes that one mask takes in the first stage and in the second. forming: multiply-adds that it took to
-    make this map of an image's tokens, beyond the encoder's own. step_macs: multiply-adds of one step of one mask.
+    cotangent_bytes, relevance_bytes: about what one mask takes in each stage. setup_macs: multiply-adds that it took to make this
+    map of an image's tokens, beyond the encoder's own. step_macs: multiply-adds of one step of one mask.
     """
 
-    wide: int
-    narrow: int
+    cotangent_bytes: int
+    relevance_bytes: int
     setup_macs: int
     step_macs: int
-    memory: Buffers
+    buffers: Buffers
 
-    def with_buffers(self, memory: Buffers) -> "LayerMap":
-        """The same map, working in this memory."""
+    def with_buffers(self, buffers: Buffers) -> "LayerMap":
+        """The same map, working in these."""
         form = copy(self)
-        form.buffers = memory
+        form.buffers = buffers
         return form
 
     def at_precision(self, dtype: torch.dtype) -> "LayerMap":
         """The same map with its products at this precision, where that pays. Sums, the map and the loss keep theirs."""
         return self
 
-    def cheapest(self, masks: int, iterations: int) -> "LayerMap":
-        """The form of this map that takes the fewest operations for so many masks and steps."""
-        return self
-
     @abstractmethod
     def cotangent_buffer(self, masks: int) -> Tensor:
-        """Memory for the queries of so many masks [M, ...]."""
+        """Memory for the cotangents of so many masks [M, ...]."""
 
     @abstractmethod
-    def cotangents(self, direction: Tensor) -> Tensor:
-        """U(e) [M, ...] of unit tokens [M, D]: what meets the image, linear in the token."""
+    def cotangents(self, unit: Tensor) -> Tensor:
+        """U(e) [M, ...] of unit tokens [M, D]: what meets the image's values, linear in the token."""
 
     @abstractmethod
-    def relevance(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """Relevance [M, P], and the rectified gradient that `transpose` takes."""
+    def relevance(self, cotangents: Tensor) -> tuple[Tensor, Tensor]:
+        """Relevance [M, P], and the rectified gradient of the attention that `relevance_vjp` takes."""
 
     @abstractmethod
     def relevance_vjp(self, gradient: Tensor, rectified: Tensor) -> Tensor:
-        """Gradient with respect to the queries, of dloss/drelevance [M, P]. Overwrites `rectified`."""
+        """dloss/dU, of dloss/drelevance [M, P]. Overwrites `rectified`."""
 
     @abstractmethod
-    def cotangents_vjp(self, du: Tensor) -> Tensor:
-        """Gradient [M, D] with respect to the unit tokens, of that with respect to the queries."""
+    def cotangents_vjp(self, gradient: Tensor) -> Tensor:
+        """dloss/de [M, D], of dloss/dU."""
 
 
 class SelfAttentionMap(LayerMap):
     """relevance[j] = mean over heads and query rows i of max(dscore/dA[i, j], 0)   (LeGrad, equation 8)
 
-    values [N, h, d_h]: the rows that the attention mixes. Queries are [M, h, N, d_h].
+    values [N, h, d_h]: the rows that the attention mixes. Cotangents are [M, h, N, d_h].
     """
 
     def __init__(self, values: Tensor, prefix: int):
         self.prefix, self.tokens = prefix, len(values)
         self.heads, self.head_width = values.shape[1:]
         self.values = values.transpose(0, 1).contiguous()  # [h, N, d_h]
-        self.narrow = self.heads * self.tokens**2 * values.element_size()
+        self.relevance_bytes = self.heads * self.tokens**2 * values.element_size()
         self.buffers = Buffers.of(values.device)
 
     @property
@@ -121,28 +118,29 @@ class SelfAttentionMap(LayerMap):
         """Multiply-adds of U(e) with the values, for one mask."""
         return self.heads * self.tokens * (self.tokens - self.prefix) * self.head_width
 
-    def relevance(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        by_head = queries.transpose(0, 1).flatten(1, 2)  # one product a head for all masks
-        scores = self.buffers.array("scores", *by_head.shape[:2], self.tokens - self.prefix, dtype=by_head.dtype, of=self)
-        torch.bmm(by_head, self.values[:, self.prefix :].mT, out=scores)
-        rectified = scores.relu_().unflatten(1, (len(queries), -1))  # [h, M, N, P]
+    def relevance(self, cotangents: Tensor) -> tuple[Tensor, Tensor]:
+        by_head = cotangents.transpose(0, 1).flatten(1, 2)  # [h, M * N, d_h]: one product a head for all masks
+        gradient = self.buffers.array("gradient", *by_head.shape[:2], self.tokens - self.prefix, dtype=by_head.dtype, of=self)
+        torch.bmm(by_head, self.values[:, self.prefix :].mT, out=gradient)  # dscore/dA
+        rectified = gradient.relu_().unflatten(1, (len(cotangents), -1))  # [h, M, N, P]
         return rectified.sum(2).sum(0) / (self.heads * self.tokens), rectified
 
     def relevance_vjp(self, gradient: Tensor, rectified: Tensor) -> Tensor:
-        by_score = rectified.sign_().mul_(gradient[:, None] / (self.heads * self.tokens))
-        du = by_score.flatten(1, 2) @ self.values[:, self.prefix :]
-        return du.unflatten(1, rectified.shape[1:3]).transpose(0, 1)
+        by_attention = rectified.sign_().mul_(gradient[:, None] / (self.heads * self.tokens))
+        by_cotangents = by_attention.flatten(1, 2) @ self.values[:, self.prefix :]
+        return by_cotangents.unflatten(1, rectified.shape[1:3]).transpose(0, 1)
 
 
 class DirectMap(SelfAttentionMap):
     """U(e) computed through the block at every step.
 
-    seed [d, D]: dscore/dz_i of any token, linear in e. unit [D]: the image's feature, at which the score is largest, so that
-    seed @ unit is zero. precision: of the large products. vjp_macs: multiply-adds of one `pull` or `push` of one mask.
+    seed [d, D]: dscore/dz_i of any token that leaves the block, linear in e. unit [D]: the image's feature, at which the score is
+    largest, so that seed @ unit is zero. precision: of the large products. block_macs: multiply-adds of one `block_vjp` or
+    `block_jvp` of one mask.
     """
 
     precision: torch.dtype
-    vjp_macs: int
+    block_macs: int
 
     def __init__(self, values: Tensor, seed: Tensor, unit: Tensor, prefix: int):
         super().__init__(values, prefix)
@@ -151,34 +149,29 @@ class DirectMap(SelfAttentionMap):
 
     @property
     def step_macs(self) -> int:
-        return 2 * (self.vjp_macs + self.relevance_macs)
-
-    def cheapest(self, masks: int, iterations: int) -> LayerMap:
-        from .table import TabulatedMap
-
-        return TabulatedMap(self) if TabulatedMap.worthwhile(self, masks, iterations) else self
+        return 2 * (self.block_macs + self.relevance_macs)
 
     @abstractmethod
-    def vjp(self, g: Tensor) -> Tensor:
-        """dscore/d(concatenated heads) [M, N, h * d_h], of dscore/dz_i = g [M, d], the same for every token."""
+    def block_vjp(self, gradient: Tensor) -> Tensor:
+        """dscore/d(concatenated heads) [M, N, h * d_h], of dscore/dz_i = gradient [M, d], the same for every token."""
 
     @abstractmethod
-    def jvp(self, du: Tensor) -> Tensor:
-        """The transpose of `pull`: [M, N, h * d_h] to [M, d]."""
+    def block_jvp(self, change: Tensor) -> Tensor:
+        """The transpose of `block_vjp`: [M, N, h * d_h] to [M, d]."""
 
     def cotangent_buffer(self, masks: int) -> Tensor:
         shape = (masks, self.tokens, self.heads * self.head_width)
-        return self.by_head(self.buffers.array("queries", *shape, dtype=self.seed.dtype, of=self))
+        return self.by_head(self.buffers.array("cotangents", *shape, dtype=self.seed.dtype, of=self))
 
-    def cotangents(self, direction: Tensor) -> Tensor:
-        return self.by_head(self.vjp(linear(direction, self.seed)))
+    def cotangents(self, unit: Tensor) -> Tensor:
+        return self.by_head(self.block_vjp(linear(unit, self.seed)))
 
     def by_head(self, u: Tensor) -> Tensor:
         """[M, N, h * d_h] as [M, h, N, d_h]."""
         return u.unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
 
-    def cotangents_vjp(self, du: Tensor) -> Tensor:
-        return self.jvp(du.transpose(1, 2).flatten(2)) @ self.seed
+    def cotangents_vjp(self, gradient: Tensor) -> Tensor:
+        return self.block_jvp(gradient.transpose(1, 2).flatten(2)) @ self.seed
 
 
 def pooled_gradient(pooled: Tensor, head: Head, tokens: int) -> tuple[Tensor, Tensor]:

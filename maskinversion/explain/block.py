@@ -63,7 +63,7 @@ class BlockMap(DirectMap):
         super().__init__(block.values, *pooled_gradient(self.leaving.mean(0), head, tokens), prefix)
 
     @property
-    def wide(self) -> int:
+    def cotangent_bytes(self) -> int:
         return self.corr_row.numel() * self.corr_row.element_size()
 
     @property
@@ -77,29 +77,29 @@ class BlockMap(DirectMap):
         return form
 
     @property
-    def vjp_macs(self) -> int:
+    def block_macs(self) -> int:
         return self.slope.numel() * len(self.folded)
 
     def parts(self, masks: int) -> list[slice]:
         """As many masks at a time as the cache holds the hidden layer of."""
-        return sliced(slice(0, masks), self.buffers.narrow // (self.slope.numel() * self.precision.itemsize))
+        return sliced(slice(0, masks), self.buffers.cache_bytes // (self.slope.numel() * self.precision.itemsize))
 
-    def vjp(self, g: Tensor) -> Tensor:
-        hidden = g @ self.contract  # [M, m]
+    def block_vjp(self, gradient: Tensor) -> Tensor:
+        hidden = gradient @ self.contract  # [M, m]
         lowered = hidden.to(self.precision)
-        u = self.cotangent_buffer(len(g)).transpose(1, 2).flatten(2)
-        for part in self.parts(len(g)):
+        u = self.cotangent_buffer(len(gradient)).transpose(1, 2).flatten(2)
+        for part in self.parts(len(gradient)):
             of_all = self.buffers.array("hidden", len(lowered[part]), *self.slope.shape, dtype=self.precision)
             u[part] = linear(torch.mul(self.factor, lowered[part, None], out=of_all), self.folded)
         u.addcmul_(linear(hidden, self.corr_weight)[..., None], self.corr_row, value=-1)
-        return u.add_((g @ self.output)[:, None])
+        return u.add_((gradient @ self.output)[:, None])
 
-    def jvp(self, du: Tensor) -> Tensor:
-        dhidden = du.new_empty(len(du), len(self.folded_back))
-        corrected = du.new_empty(len(du), self.tokens)
-        for part in self.parts(len(du)):
-            dhidden[part] = linear(du[part].to(self.precision), self.folded_back).mul_(self.factor).sum(1)
-            product = self.buffers.array("corrected", *du[part].shape, dtype=du.dtype)
-            corrected[part] = torch.mul(du[part], self.corr_row, out=product).sum(-1)
-        dhidden -= corrected @ self.corr_weight
-        return linear(du.sum(1), self.output) + linear(dhidden, self.contract)
+    def block_jvp(self, change: Tensor) -> Tensor:
+        hidden = change.new_empty(len(change), len(self.folded_back))
+        corrected = change.new_empty(len(change), self.tokens)
+        for part in self.parts(len(change)):
+            hidden[part] = linear(change[part].to(self.precision), self.folded_back).mul_(self.factor).sum(1)
+            product = self.buffers.array("corrected", *change[part].shape, dtype=change.dtype)
+            corrected[part] = torch.mul(change[part], self.corr_row, out=product).sum(-1)
+        hidden -= corrected @ self.corr_weight
+        return linear(change.sum(1), self.output) + linear(hidden, self.contract)

@@ -10,9 +10,9 @@ from .linearized import LinearizedLayer, chain_jvp, chain_vjp
 
 
 class ChainMap(DirectMap):
-    """The map of any block that treats every token by itself after the attention, as a chain of linearised `chain`.
+    """The map of any block that treats every token by itself after the attention, as a chain of linearised layers.
 
-    chain: from the concatenated heads to the tokens that leave the block. leaving: those tokens [N, d].
+    chain: those from the concatenated heads to the tokens that leave the block. leaving: those tokens [N, d].
     """
 
     def __init__(self, values: Tensor, chain: list[LinearizedLayer], leaving: Tensor, head: Head, prefix: int):
@@ -20,13 +20,13 @@ class ChainMap(DirectMap):
         self.chain = chain
 
     @property
-    def wide(self) -> int:
+    def cotangent_bytes(self) -> int:
         widest = max(self.seed.shape[0], self.heads * self.head_width) * 4
         return 4 * self.tokens * widest * self.values.element_size()
 
     @property
     def setup_macs(self) -> int:
-        return self.vjp_macs
+        return self.block_macs
 
     def at_precision(self, dtype: torch.dtype) -> "ChainMap":
         form = copy(self)
@@ -35,11 +35,11 @@ class ChainMap(DirectMap):
         return form
 
     @property
-    def vjp_macs(self) -> int:
+    def block_macs(self) -> int:
         return self.tokens * sum(layer.macs for layer in self.chain)
 
-    def vjp(self, g: Tensor) -> Tensor:
-        return chain_vjp(self.chain, g[:, None].expand(-1, self.tokens, -1))
+    def block_vjp(self, gradient: Tensor) -> Tensor:
+        return chain_vjp(self.chain, gradient[:, None].expand(-1, self.tokens, -1))
 
-    def jvp(self, du: Tensor) -> Tensor:
-        return chain_jvp(self.chain, du).sum(1)
+    def block_jvp(self, change: Tensor) -> Tensor:
+        return chain_jvp(self.chain, change).sum(1)

@@ -1,8 +1,8 @@
-"""Linearised steps of a computation that treats every token by itself: each knows its derivative and the transpose of it.
+"""Linearised layers of a computation that treats every token by itself.
 
-`push` takes a change of a step's input to the change of its output (forward mode), `pull` takes a gradient with respect to
-its output to one with respect to its input (reverse mode). All of it is plain products, so it works under inference mode.
-Tensors are [..., N, width].
+Each has its Jacobian-vector product, `jvp`, which takes a change of the input to the change of the output, and its vector-Jacobian
+product, `vjp`, which takes a gradient with respect to the output to one with respect to the input. All of it is plain products, so
+it works under inference mode. Tensors are [..., N, width].
 """
 
 from collections.abc import Callable
@@ -111,7 +111,7 @@ class AddHalves(WithoutProducts):
 
 @dataclass(frozen=True)
 class Residual:
-    """y = x + the chain of x."""
+    """y = x + chain(x)."""
 
     chain: list[LinearizedLayer]
 

@@ -1,44 +1,88 @@
-"""What is minimised: Dice between the map and the mask, and its gradient, without a map of the image's size.
+"""What is minimised: a loss of the map against the mask, and its gradient, given the map on the grid of patches.
 
-The map is upsampled bilinearly and min-max normalised before it meets the mask (arXiv 2407.20034, section 3.2).
-Upsampling is linear and separable, so sums over pixels are sums over the grid against the mask taken down to the grid;
-and a bilinear surface has its extremes at the corners of its cells, so the minimum and maximum need four pixels a patch.
+The map is upsampled bilinearly and min-max normalised before it meets the mask (arXiv 2407.20034, section 3.2). A bilinear surface
+has its extremes at the corners of its cells, so the minimum and maximum need four pixels a patch.
 """
 
+from abc import ABC, abstractmethod
+from copy import copy
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Self = TypeVar("Self", bound="Objective")
 
-class DiceObjective:
-    """Dice loss of maps given on the patch grid, for fixed masks [M, H, W] in 0..1.
 
-    loss = 1 - (2 sum(E m) + 1) / (sum(E) + sum(m) + 1),    E = minmax(upsample(R))
+class Objective(ABC):
+    """A loss of maps E = minmax(upsample(R)) for fixed masks [M, H, W] in 0..1, with the relevance R given on `grid`, its rows and
+    columns of patches.
+
+    name: of the loss, in records and on the command line. per_mask: the attributes that have a row for every mask.
     """
 
+    name: str
+    per_mask: tuple[str, ...]
+
     def __init__(self, masks: Tensor, grid: tuple[int, int]):
+        self.grid = grid
         self.rows = upsampling_matrix(grid[0], masks.shape[1], masks)  # [H, gh]
         self.columns = upsampling_matrix(grid[1], masks.shape[2], masks)  # [W, gw]
         self.corner_rows = self.rows[cell_corners(self.rows)]
         self.corner_columns = self.columns[cell_corners(self.columns)]
-        self.area = masks.sum((1, 2))  # [M]
         self.pixels = masks.shape[1] * masks.shape[2]
-        self.mask_on_grid = self.rows.T @ (masks @ self.columns)  # [M, gh, gw]: its product with R is sum(upsample(R) m)
-        self.ones_on_grid = torch.outer(self.rows.sum(0), self.columns.sum(0))  # [gh, gw]
-        self.grid = grid
 
-    def select(self, chosen: slice) -> "DiceObjective":
-        """The same objective for some of the masks."""
-        part = object.__new__(type(self))
-        part.__dict__.update(self.__dict__, area=self.area[chosen], mask_on_grid=self.mask_on_grid[chosen])
-        return part
-
+    @abstractmethod
     def evaluate(self, relevance: Tensor) -> tuple[Tensor, Tensor]:
         """Loss [M] and its gradient [M, P], of relevance [M, P] on the grid."""
+
+    def select(self: Self, chosen: slice) -> Self:
+        """The same objective for some of the masks."""
+        part = copy(self)
+        for name in self.per_mask:
+            setattr(part, name, getattr(self, name)[chosen])
+        return part
+
+    def render(self, relevance: Tensor) -> Tensor:
+        """The normalised map [M, H, W] in 0..1. A map without any contrast is all zero."""
         r = relevance.unflatten(1, self.grid)
-        extremes = self._extremes(r)
+        extremes = self.extremes(r)
+        full = self.rows @ r @ self.columns.T
+        return full.sub_(extremes.low[:, None, None]).div_(extremes.scale[:, None, None]).clamp_(0, 1)
+
+    def extremes(self, r: Tensor) -> "Extremes":
+        """Of maps [M, gh, gw]."""
+        corners = (self.corner_rows @ r @ self.corner_columns.T).flatten(1)
+        low, low_at = corners.min(1)
+        high, high_at = corners.max(1)
+        return Extremes(low, high, self._weights(low_at), self._weights(high_at))
+
+    def _weights(self, corner: Tensor) -> Tensor:
+        """How a corner pixel [M] depends on the grid: [M, gh, gw]."""
+        row, column = corner // len(self.corner_columns), corner % len(self.corner_columns)
+        return self.corner_rows[row][:, :, None] * self.corner_columns[column][:, None, :]
+
+
+class DiceObjective(Objective):
+    """loss = 1 - (2 sum(E m) + 1) / (sum(E) + sum(m) + 1), the published one, without a map of the image's size.
+
+    Upsampling is linear and separable, so sums over pixels are sums over the grid against the mask taken down to the grid.
+    """
+
+    name = "dice"
+    per_mask = ("area", "mask_on_grid")
+
+    def __init__(self, masks: Tensor, grid: tuple[int, int]):
+        super().__init__(masks, grid)
+        self.area = masks.sum((1, 2))  # [M]
+        self.mask_on_grid = self.rows.T @ (masks @ self.columns)  # [M, gh, gw]: its product with R is sum(upsample(R) m)
+        self.ones_on_grid = torch.outer(self.rows.sum(0), self.columns.sum(0))  # [gh, gw]
+
+    def evaluate(self, relevance: Tensor) -> tuple[Tensor, Tensor]:
+        r = relevance.unflatten(1, self.grid)
+        extremes = self.extremes(r)
         scale = extremes.scale
         inside = ((r * self.mask_on_grid).sum((1, 2)) - extremes.low * self.area) / scale  # sum(E m)
         total = ((r * self.ones_on_grid).sum((1, 2)) - extremes.low * self.pixels) / scale  # sum(E)
@@ -53,24 +97,6 @@ class DiceObjective:
         gradient = gradient + (slope - base)[:, None, None] * extremes.lowest - slope[:, None, None] * extremes.highest
         gradient = torch.where(extremes.flat[:, None, None], 0, gradient / scale[:, None, None])
         return loss, gradient.flatten(1)
-
-    def render(self, relevance: Tensor) -> Tensor:
-        """The normalised map [M, H, W] in 0..1. A map without any contrast is all zero."""
-        r = relevance.unflatten(1, self.grid)
-        extremes = self._extremes(r)
-        full = self.rows @ r @ self.columns.T
-        return full.sub_(extremes.low[:, None, None]).div_(extremes.scale[:, None, None]).clamp_(0, 1)
-
-    def _extremes(self, r: Tensor) -> "Extremes":
-        corners = (self.corner_rows @ r @ self.corner_columns.T).flatten(1)
-        low, low_at = corners.min(1)
-        high, high_at = corners.max(1)
-        return Extremes(low, high, self._weights(low_at), self._weights(high_at))
-
-    def _weights(self, corner: Tensor) -> Tensor:
-        """How a corner pixel [M] depends on the grid: [M, gh, gw]."""
-        row, column = corner // len(self.corner_columns), corner % len(self.corner_columns)
-        return self.corner_rows[row][:, :, None] * self.corner_columns[column][:, None, :]
 
 
 @dataclass(frozen=True)

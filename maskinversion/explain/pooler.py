@@ -17,7 +17,7 @@ class PoolerMap(LayerMap):
 
     values [N, h, d_h]: the rows that the pooler mixes. chain: from its one row of concatenated heads [1, h * d_h] to the
     feature f. slope [D, D]: row i is dscore/df for the i-th unit token, see `cosine_slope`; the score is linear in the token.
-    Queries are [M, h, d_h].
+    Cotangents are [M, h, d_h].
     """
 
     def __init__(self, values: Tensor, chain: list[LinearizedLayer], slope: Tensor, prefix: int):
@@ -26,8 +26,8 @@ class PoolerMap(LayerMap):
         self.chain = [*chain, Linear(slope)]  # the last: dscore/df of a unit token
         self.width = len(slope)
         self.setup_macs = 0
-        self.wide = 8 * values[0].numel() * values.element_size()
-        self.narrow = 2 * self.values.shape[0] * self.values.shape[1] * values.element_size()
+        self.cotangent_bytes = 8 * values[0].numel() * values.element_size()
+        self.relevance_bytes = 2 * self.values.shape[0] * self.values.shape[1] * values.element_size()
         self.buffers = Buffers.of(values.device)
 
     @property
@@ -38,32 +38,37 @@ class PoolerMap(LayerMap):
     def step_macs(self) -> int:
         return 2 * (self.cotangent_macs + self.values.numel())
 
-    def cheapest(self, masks: int, iterations: int) -> LayerMap:
-        """With all chain multiplied out to one matrix, where that saves more than it costs."""
-        whole = self.width * self.heads * self.head_width
-        forming = self.width * self.cotangent_macs
-        if forming >= 2 * iterations * masks * (self.cotangent_macs - whole):
-            return self
-        folded = copy(self)
-        folded.chain = [Linear(self.cotangents(torch.eye(self.width).to(self.values)).flatten(1))]
-        folded.setup_macs += forming
-        return folded
+    @property
+    def multiplying_out_macs(self) -> int:
+        return self.width * self.cotangent_macs
+
+    def worth_multiplying_out(self, masks: int, iterations: int) -> bool:
+        """Whether one matrix in place of the chain saves more operations than it takes to form."""
+        matrix = self.width * self.heads * self.head_width
+        return self.multiplying_out_macs < 2 * iterations * masks * (self.cotangent_macs - matrix)
+
+    def multiplied_out(self) -> "PoolerMap":
+        """The same map with its chain as one matrix."""
+        form = copy(self)
+        form.chain = [Linear(self.cotangents(torch.eye(self.width).to(self.values)).flatten(1))]
+        form.setup_macs += self.multiplying_out_macs
+        return form
 
     def cotangent_buffer(self, masks: int) -> Tensor:
         return self.values.new_empty(masks, self.heads, self.head_width)
 
-    def cotangents(self, direction: Tensor) -> Tensor:
-        return chain_vjp(self.chain, direction[:, None])[:, 0].unflatten(-1, (self.heads, self.head_width))
+    def cotangents(self, unit: Tensor) -> Tensor:
+        return chain_vjp(self.chain, unit[:, None])[:, 0].unflatten(-1, (self.heads, self.head_width))
 
-    def relevance(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        rectified = (queries.transpose(0, 1) @ self.values.mT).relu_()  # [h, M, P]
+    def relevance(self, cotangents: Tensor) -> tuple[Tensor, Tensor]:
+        rectified = (cotangents.transpose(0, 1) @ self.values.mT).relu_()  # [h, M, P]
         return rectified.mean(0), rectified
 
     def relevance_vjp(self, gradient: Tensor, rectified: Tensor) -> Tensor:
         return (rectified.sign_().mul_(gradient / self.heads) @ self.values).transpose(0, 1)
 
-    def cotangents_vjp(self, du: Tensor) -> Tensor:
-        return chain_jvp(self.chain, du.flatten(1)[:, None])[:, 0]
+    def cotangents_vjp(self, gradient: Tensor) -> Tensor:
+        return chain_jvp(self.chain, gradient.flatten(1)[:, None])[:, 0]
 
 
 def cosine_slope(feature: Tensor) -> Tensor:

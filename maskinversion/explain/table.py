@@ -21,15 +21,15 @@ class TabulatedMap(SelfAttentionMap):
         super().__init__(source.values.transpose(0, 1), source.prefix)
         self.buffers = source.buffers
         self.unit = source.unit
-        self.setup_macs = source.setup_macs + source.seed.shape[1] * source.vjp_macs
+        self.setup_macs = source.setup_macs + source.seed.shape[1] * source.block_macs
         width, entries = source.seed.shape[1], self.tokens * self.head_width
         self.table = source.seed.new_empty(self.heads, width, entries, dtype=source.precision)
         # What the tokens share is large: it keeps its digits.
         self.common = source.seed.new_empty(self.heads, width, 1, self.head_width)
-        rows = max(1, self.buffers.wide // source.wide)
+        rows = max(1, self.buffers.chunk_bytes // source.cotangent_bytes)
         for first in range(0, width, rows):
             chosen = slice(first, first + rows)
-            u = source.by_head(source.vjp(source.seed.T[chosen])).transpose(0, 1)  # [h, rows, N, d_h]
+            u = source.by_head(source.block_vjp(source.seed.T[chosen])).transpose(0, 1)  # [h, rows, N, d_h]
             self.common[:, chosen] = u.mean(2, keepdim=True)
             self.table[:, chosen].unflatten(2, (self.tokens, -1)).copy_(u.sub_(self.common[:, chosen]))
 
@@ -43,42 +43,42 @@ class TabulatedMap(SelfAttentionMap):
         entries = source.tokens * source.heads * source.head_width
         if entries * width * source.precision.itemsize > TABLE_BYTES:
             return False
-        at_once = max(1, min(masks, source.buffers.wide // (entries * source.precision.itemsize)))
+        at_once = max(1, min(masks, source.buffers.chunk_bytes // (entries * source.precision.itemsize)))
         reads = READ_COST * entries * width * -(-masks // at_once)
-        table = width * source.vjp_macs + 2 * iterations * (masks * entries * width + reads)
-        return table < 2 * iterations * masks * source.vjp_macs
+        table = width * source.block_macs + 2 * iterations * (masks * entries * width + reads)
+        return table < 2 * iterations * masks * source.block_macs
 
     @property
     def step_macs(self) -> int:
         return 2 * (self.table.numel() + self.relevance_macs)
 
     @property
-    def wide(self) -> int:
+    def cotangent_bytes(self) -> int:
         return self.values.numel() * self.table.dtype.itemsize
 
     def cotangent_buffer(self, masks: int) -> Tensor:
         shape = (self.heads, masks, self.tokens, self.head_width)
-        return self.buffers.array("queries", *shape, dtype=self.values.dtype, of=self).transpose(0, 1)
+        return self.buffers.array("cotangents", *shape, dtype=self.values.dtype, of=self).transpose(0, 1)
 
-    def cotangents(self, direction: Tensor) -> Tensor:
+    def cotangents(self, unit: Tensor) -> Tensor:
         # U is blind to what is taken away, on which bfloat16 would spend its digits.
-        direction = direction - (direction @ self.unit)[:, None] * self.unit
-        room = self.cotangent_buffer(len(direction))
-        u = room.transpose(0, 1)  # [h, M, N, d_h]
-        varying = self.at_precision(u.flatten(2))
-        torch.bmm(direction.to(varying.dtype).expand(self.heads, -1, -1), self.table, out=varying)
+        unit = unit - (unit @ self.unit)[:, None] * self.unit
+        found = self.cotangent_buffer(len(unit))
+        u = found.transpose(0, 1)  # [h, M, N, d_h]
+        varying = self.as_precise(u.flatten(2))
+        torch.bmm(unit.to(varying.dtype).expand(self.heads, -1, -1), self.table, out=varying)
         u.flatten(2).copy_(varying)
-        u.add_((direction @ self.common[:, :, 0])[:, :, None])
-        return room
+        u.add_((unit @ self.common[:, :, 0])[:, :, None])
+        return found
 
-    def cotangents_vjp(self, du: Tensor) -> Tensor:
-        du = du.transpose(0, 1)  # [h, M, N, d_h]
-        flat = du.flatten(2)
-        varying = self.at_precision(flat).copy_(flat) @ self.table.mT
-        return (varying.to(du.dtype) + du.sum(2) @ self.common[:, :, 0].mT).sum(0)
+    def cotangents_vjp(self, gradient: Tensor) -> Tensor:
+        gradient = gradient.transpose(0, 1)  # [h, M, N, d_h]
+        flat = gradient.flatten(2)
+        varying = self.as_precise(flat).copy_(flat) @ self.table.mT
+        return (varying.to(gradient.dtype) + gradient.sum(2) @ self.common[:, :, 0].mT).sum(0)
 
-    def at_precision(self, like: Tensor) -> Tensor:
-        """Itself, or room for it at the precision of the table."""
+    def as_precise(self, like: Tensor) -> Tensor:
+        """Itself, or a buffer for it at the precision of the table."""
         if like.dtype == self.table.dtype:
             return like
         return self.buffers.array("hidden", *like.shape, dtype=self.table.dtype)

@@ -1,0 +1,225 @@
+"""Nodes for tests: they make inputs that no real node makes, and look at values that a client never sees.
+
+Copied into the custom_nodes of the tests' ComfyUI server.
+"""
+
+import hashlib
+import json
+import sys
+
+import torch
+
+
+def digest(*tensors):
+    total = hashlib.sha256()
+    for tensor in tensors:
+        total.update(tensor.detach().cpu().contiguous().float().numpy().tobytes())
+    return total.hexdigest()
+
+
+class TestImage:
+    INPUT_TYPES = classmethod(lambda s: {"required": {"count": ("INT",), "height": ("INT",), "width": ("INT",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "make", "test"
+
+    def make(self, count, height, width):
+        return (torch.rand(count, height, width, 3, generator=torch.Generator().manual_seed(0)),)
+
+
+class TestMask:
+    INPUT_TYPES = classmethod(
+        lambda s: {"required": {"count": ("INT",), "height": ("INT",), "width": ("INT",), "kind": ("STRING",)}}
+    )
+    RETURN_TYPES, FUNCTION, CATEGORY = ("MASK",), "make", "test"
+
+    def make(self, count, height, width, kind):
+        masks = torch.zeros(count, height, width)
+        for i, mask in enumerate(masks):
+            mask[height // 8 : height // 2 + i, width // 4 : width // 2] = 1
+        if kind == "last empty":
+            masks[-1] = 0
+        elif kind == "last nan":
+            masks[-1, 0, 0] = float("nan")
+        elif kind == "five dimensions":
+            masks = masks[None, None]
+        return (masks,)
+
+
+class TestPlainEncode:
+    """The model's own forward pass, without the library."""
+
+    INPUT_TYPES = classmethod(
+        lambda s: {"required": {"clip": ("MASKINVERSION_CLIP",), "image": ("IMAGE",)}, "optional": {"after": ("MASK",)}}
+    )
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = ("IMAGE",), "look", "test", True
+
+    def look(self, clip, image, after=None):
+        model = clip.ready().model
+        pixels = torch.nn.functional.interpolate(image.movedim(-1, 1), size=model.visual.image_size)
+        text = digest(model.encode_image(pixels), *model.state_dict().values())
+        return {"ui": {"text": [text]}, "result": (image,)}
+
+
+class TestReport:
+    INPUT_TYPES = classmethod(
+        lambda s: {"required": {"tokens": ("MASKINVERSION_TOKENS",), "output": ("CLIP_VISION_OUTPUT",), "maps": ("MASK",)}}
+    )
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "test", True
+
+    def look(self, tokens, output, maps):
+        embeddings = torch.cat([t.embeddings for t in tokens])
+        report = {
+            "tokens": [list(t.embeddings.shape) for t in tokens],
+            "maps": list(maps.shape),
+            "range": [float(maps.min()), float(maps.max())],
+            "image_embeds": list(output.image_embeds.shape),
+            "same": torch.equal(embeddings.cpu(), output.image_embeds.cpu()),
+            "last_hidden_state": list(output.last_hidden_state.shape),
+            "penultimate_hidden_states": list(output.penultimate_hidden_states.shape),
+            "image_sizes": len(output.image_sizes),
+            "digest": digest(embeddings, maps),
+        }
+        return {"ui": {"text": [json.dumps(report)]}}
+
+
+class TestOutput:
+    """Everything in a CLIP vision output; the image goes on, so that what follows follows."""
+
+    INPUT_TYPES = classmethod(lambda s: {"required": {"output": ("CLIP_VISION_OUTPUT",), "image": ("IMAGE",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = ("IMAGE",), "look", "test", True
+
+    def look(self, output, image):
+        values = {name: value for name, value in vars(output).items() if torch.is_tensor(value)}
+        report = {name: [*value.shape] for name, value in values.items()}
+        report["finite"] = all(bool(value.isfinite().all()) for value in values.values())
+        report["image_sizes"] = [[*size] for size in output.image_sizes]
+        report["digest"] = {name: digest(value) for name, value in values.items()}
+        return {"ui": {"text": [json.dumps(report)]}, "result": (image,)}
+
+
+class TestAfter:
+    INPUT_TYPES = classmethod(lambda s: {"required": {"image": ("IMAGE",), "after": ("MASK",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "look", "test"
+
+    def look(self, image, after):
+        return (image,)
+
+
+class TestRegion:
+    """How far hidden states of a region are from those of the picture times the map [M, H, W] over the grid of patches."""
+
+    INPUT_TYPES = classmethod(
+        lambda s: {"required": {"whole": ("CLIP_VISION_OUTPUT",), "region": ("CLIP_VISION_OUTPUT",), "maps": ("MASK",)}}
+    )
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "test", True
+
+    def look(self, whole, region, maps):
+        errors = []
+        for name in ("last_hidden_state", "penultimate_hidden_states", "all_hidden_states"):
+            if not hasattr(whole, name):
+                continue
+            a, b = getattr(whole, name), getattr(region, name)
+            side = int(a.shape[-2] ** 0.5)
+            prefix = a.shape[-2] - side * side
+            cells = torch.nn.functional.interpolate(maps[:, None], size=(side, side), mode="area").flatten(1)
+            rows = torch.cat([torch.ones(len(maps), prefix), cells], 1)
+            rows = rows.reshape(len(maps), *[1] * (a.ndim - 3), -1, 1)
+            errors.append(float((b - a * rows).abs().max() / a.abs().max()))
+        return {"ui": {"text": [json.dumps(errors)]}}
+
+
+class TestConditioning:
+    INPUT_TYPES = classmethod(lambda s: {"required": {}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("CONDITIONING",), "make", "test"
+
+    def make(self):
+        return ([[torch.zeros(1, 1, 8), {}]],)
+
+
+class TestConditioned:
+    """The shapes of the image embeddings that a diffusion model would be given."""
+
+    INPUT_TYPES = classmethod(lambda s: {"required": {"conditioning": ("CONDITIONING",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "test", True
+
+    def look(self, conditioning):
+        found = [given["clip_vision_output"].image_embeds for _, more in conditioning for given in more["unclip_conditioning"]]
+        return {"ui": {"text": [json.dumps([[*embeds.shape] for embeds in found])]}}
+
+
+class TestTokens:
+    """Tokens beside the CLIP vision output that came with them."""
+
+    INPUT_TYPES = classmethod(
+        lambda s: {"required": {"tokens": ("MASKINVERSION_TOKENS",), "output": ("CLIP_VISION_OUTPUT",)}}
+    )
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "test", True
+
+    def look(self, tokens, output):
+        embeddings = torch.cat([t.embeddings for t in tokens])
+        same = torch.equal(embeddings.cpu(), output.image_embeds.cpu())
+        return {"ui": {"text": [json.dumps({"count": len(embeddings), "same": same, "digest": digest(embeddings)})]}}
+
+
+class TestOutputState:
+    INPUT_TYPES = classmethod(lambda s: {"required": {"output": ("CLIP_VISION_OUTPUT",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "test", True
+
+    def look(self, output):
+        return {"ui": {"text": [str(output.last_hidden_state.shape)]}}
+
+
+class TestLatent:
+    INPUT_TYPES = classmethod(lambda s: {"required": {"latent": ("LATENT",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "test", True
+
+    def look(self, latent):
+        samples = latent["samples"]
+        report = {"shape": list(samples.shape), "finite": bool(samples.isfinite().all()), "digest": digest(samples)}
+        return {"ui": {"text": [json.dumps(report)]}}
+
+
+class TestEmbeds:
+    """EMBEDS, on sockets of the type that IPAdapter_plus has."""
+
+    INPUT_TYPES = classmethod(
+        lambda s: {"required": {"pos_embed": ("EMBEDS",), "neg_embed": ("EMBEDS",), "tokens": ("MASKINVERSION_TOKENS",)}}
+    )
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "test", True
+
+    def look(self, pos_embed, neg_embed, tokens):
+        same = torch.equal(pos_embed.cpu(), torch.cat([t.embeddings for t in tokens]).cpu())
+        report = {"same": same, "pos": list(pos_embed.shape), "neg": list(neg_embed.shape), "neg length": float(neg_embed.norm())}
+        return {"ui": {"text": [json.dumps(report)]}}
+
+
+class TestOutside:
+    """Whether pictures are the same, to the bit, where a mask is 0."""
+
+    INPUT_TYPES = classmethod(lambda s: {"required": {"image": ("IMAGE",), "mask": ("MASK",), "result": ("IMAGE",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "test", True
+
+    def look(self, image, mask, result):
+        differs = (result != image).any(-1)
+        outside = mask[0] == 0
+        report = {
+            "shape": list(result.shape),
+            "same outside": not bool(differs[:, outside].any()),
+            "changed inside": float(differs[:, ~outside].float().mean()),
+        }
+        return {"ui": {"text": [json.dumps(report)]}}
+
+
+class TestEncodings:
+    """Which encoded pictures of a native model are kept, once `after` is there."""
+
+    INPUT_TYPES = classmethod(lambda s: {"required": {"clip_vision": ("CLIP_VISION",), "after": ("MASK",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "test", True
+
+    def look(self, clip_vision, after):
+        managed = next(module for name, module in sys.modules.items() if name.endswith(".nodes.managed_clip"))
+        return {"ui": {"text": [json.dumps([id(encoded) for encoded in managed.encoded_by[clip_vision].values()])]}}
+
+
+KINDS = (TestImage, TestMask, TestPlainEncode, TestReport, TestOutput, TestAfter, TestRegion, TestConditioning)
+KINDS += (TestConditioned, TestTokens, TestOutputState, TestLatent, TestEmbeds, TestOutside, TestEncodings)
+NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in KINDS}
