@@ -8,9 +8,7 @@ from PIL import Image
 
 from ..maskinversion import MaskInverter
 from ..maskinversion.drawing.overlay import overlay
-from ..maskinversion.explain.plan import PRECISIONS
-from ..maskinversion.geometry import FITS
-from ..maskinversion.inverter import InversionSettings
+from ..maskinversion.settings import FITS, PRECISIONS, InversionSettings
 from .convert import clip_vision_output, pair
 from .managed_clip import ManagedClip, memory_back
 from .progress import ProgressBar

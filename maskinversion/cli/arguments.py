@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..settings import FITS, PRECISIONS
+from ..settings import InversionSettings
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,13 +26,9 @@ def add_model(command: argparse.ArgumentParser) -> None:
 
 
 def add_inversion(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--iterations", type=int, help="steps")
-    command.add_argument("--lr", type=float, help="learning rate")
-    command.add_argument("--alpha", type=float, help="pull towards the whole image; 0 is the region only")
-    command.add_argument("--layers", type=int, help="last blocks that the map sums over")
-    command.add_argument("--image-size", type=int, help="pixels that the model sees (default: its own)")
-    command.add_argument("--fit", choices=FITS, help="how the picture becomes what the model sees")
-    command.add_argument("--precision", choices=PRECISIONS, help="fast: large products in bfloat16")
+    for field in dataclasses.fields(InversionSettings):
+        kind = int if field.type == int | None else field.type
+        command.add_argument(f"--{field.name.replace('_', '-')}", type=kind, **field.metadata)
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -52,9 +49,9 @@ def open_picture(path: Path) -> Image.Image:
 def make_inverter(args: argparse.Namespace) -> MaskInverter:
     from .. import MaskInverter, load_clip
 
-    names = ("iterations", "lr", "alpha", "layers", "image_size", "fit", "precision")
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    return MaskInverter(load_clip(args.clip, args.architecture, args.device), **given)
+    given = {field.name: getattr(args, field.name) for field in dataclasses.fields(InversionSettings)}
+    settings = InversionSettings(**{name: value for name, value in given.items() if value is not None})
+    return MaskInverter(load_clip(args.clip, args.architecture, args.device), settings)
 
 
 def invert_files(inverter: MaskInverter, image: Path, masks: list[Path]) -> tuple[Image.Image, list[Image.Image], LocalizedTokens]:

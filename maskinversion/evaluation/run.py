@@ -14,9 +14,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..inverter import InversionSettings, MaskInverter
+from ..inverter import MaskInverter
 from ..models.clip import Clip
 from ..models.loading import load_clip
+from ..settings import InversionSettings
 from ..tasks.classify import text_embeddings
 from .ablation import OBJECTIVES
 from .baselines import Picture, embeddings
