@@ -19,7 +19,7 @@ from .errors import InputError, memory_advice
 from .explain.base import LayerMap
 from .explain.objective import DiceObjective, Objective
 from .explain.plan import Plan
-from .geometry import Geometry, as_masks, as_pixels, canvas_size
+from .geometry import Geometry, as_masks, as_pixels
 from .models.clip import Clip
 from .settings import InversionSettings
 from .tokens import LocalizedTokens, overlap
@@ -76,10 +76,9 @@ class MaskInverter:
         pixels = as_pixels(image)
         tower = self.clip.tower
         size = tuple(pixels.shape[-2:])
-        geometry = Geometry(size, canvas_size(size, self.image_size, tower.patch_size, self.settings.fit), self.settings.fit)
+        geometry = Geometry.for_image(size, self.image_size, tower.patch_size, self.settings.fit)
         with memory_advice(f"an image of {size[1]} x {size[0]} px seen at {geometry.model_size[0]} px", LESS):
-            mean, std = (torch.tensor(v)[:, None, None] for v in (tower.mean, tower.std))
-            canvas = (geometry.to_model(pixels, tower.interpolation, fill=mean) - mean) / std
+            canvas = tower.canvas(pixels, geometry)
             with fast_linears(tower.device):
                 layers = tower.encode(canvas.to(tower.device), self.settings.layers)
         return EncodedImage(**vars(layers), geometry=geometry, fingerprint=self.clip.fingerprint)
