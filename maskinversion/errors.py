@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 
 class MaskInversionError(Exception):
     """Base class of every error that this library raises on purpose."""
@@ -29,10 +27,12 @@ def memory_advice(what: str, advice: str) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         words = str(error).lower()
-        if (
-            not isinstance(error, (torch.OutOfMemoryError, MemoryError))
-            and "out of memory" not in words
-            and "allocate" not in words
-        ):
+        by_class = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, on any device
+        if not by_class and "out of memory" not in words and "allocate" not in words:
             raise
         raise MemoryLimitError(f"there is not enough memory for {what}: {advice}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; the name of its class where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError
-
-FITS = ("stretch", "pad", "crop", "aspect")
+from .settings import FITS
 
 WHOLE = ("stretch", "aspect")  # the whole image covers the whole canvas
 
@@ -29,6 +28,11 @@ class Geometry:
     def __post_init__(self):
         if self.fit not in FITS:
             raise InputError(f"fit is {self.fit!r}; it must be one of {', '.join(FITS)}")
+
+    @classmethod
+    def for_image(cls, image: tuple[int, int], square: tuple[int, int], patch: tuple[int, int], fit: str) -> "Geometry":
+        """Of an image of this (height, width) on its canvas, see `canvas_size`."""
+        return cls(image, canvas_size(image, square, patch, fit), fit)
 
     @property
     def scaled_size(self) -> tuple[int, int]:

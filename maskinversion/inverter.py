@@ -5,10 +5,8 @@ Maps", arXiv 2407.20034. It departs from the published package in cost only: the
 masks, the gradient is a closed form (`explain`), and the model is only read.
 """
 
-import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from numbers import Integral
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -20,76 +18,16 @@ from .compute.matmul import fast_linears
 from .errors import InputError, memory_advice
 from .explain.base import LayerMap
 from .explain.objective import DiceObjective, Objective
-from .explain.plan import PRECISIONS, Plan
-from .geometry import FITS, Geometry, as_masks, as_pixels, canvas_size
+from .explain.plan import Plan
+from .geometry import Geometry, as_masks, as_pixels
 from .models.clip import Clip
+from .settings import InversionSettings
 from .tokens import LocalizedTokens, overlap
 
 LESS = "lower image_size, or give fewer masks at a time"
 
 # (step, of how many, maps [M, H, W] in 0..1, losses [M]), step from 1. It may raise to stop.
 Callback = Callable[[int, int, Tensor, Tensor], None]
-
-
-def setting(default: object, help: str) -> Any:
-    """A field with its one-line description, which the command line shows."""
-    return field(default=default, metadata={"help": help})
-
-
-@dataclass(frozen=True)
-class InversionSettings:
-    """How regions are inverted.
-
-    iterations: K, steps of AdamW (paper: 10).
-    lr: its rate. The published class's default is 0.1; its README example uses 0.5. Embeddings are not normalised, so what a
-        rate does depends on the length of the model's embeddings.
-    alpha: pulls the token towards the global embedding; 0 is the region only, 5 keeps context (paper, section 4).
-    layers: how many of the last blocks the map sums over (reference: 1).
-    image_size: side of the square that the model sees, in pixels; None is the model's own. A multiple of its patch size.
-    fit: `stretch`, `pad`, `crop` or `aspect`, see `Geometry`.
-    precision: `exact`, or `fast`: the large products in bfloat16, where that is faster on this device; the map, the loss and the
-        steps stay in float32.
-    tolerance: stop early, once no mask's loss has changed by this much in a step; 0 does all iterations, as the reference.
-
-    Raises InputError for a value that cannot be used.
-    """
-
-    iterations: int = setting(10, "steps")
-    lr: float = setting(0.1, "learning rate")
-    alpha: float = setting(0.0, "pull towards the whole image; 0 is the region only")
-    layers: int = setting(1, "last blocks that the map sums over")
-    image_size: int | None = setting(None, "pixels that the model sees (default: its own)")
-    fit: str = setting("stretch", "how the picture becomes what the model sees")
-    precision: str = setting("exact", "fast: large products in bfloat16")
-    tolerance: float = setting(0.0, "stop once no loss has changed by this much in a step; 0 does all steps")
-
-    def __post_init__(self):
-        for what in ("iterations", "layers"):
-            if not isinstance(getattr(self, what), Integral) or getattr(self, what) < 1:
-                raise InputError(f"{what} is {getattr(self, what)}; it must be a whole number of at least 1")
-        if not 0 < self.lr < math.inf:
-            raise InputError(f"lr is {self.lr}; it must be above 0")
-        for what in ("alpha", "tolerance"):
-            if not 0 <= getattr(self, what) < math.inf:
-                raise InputError(f"{what} is {getattr(self, what)}; it must not be negative")
-        for what, known in (("fit", FITS), ("precision", PRECISIONS)):
-            if getattr(self, what) not in known:
-                raise InputError(f"{what} is {getattr(self, what)!r}; it must be one of {', '.join(known)}")
-
-    def canvas_size(self, clip: Clip) -> tuple[int, int]:
-        """Height and width in pixels that this CLIP sees, of a square picture.
-
-        Raises InputError where the CLIP has too few blocks, or patches of another size.
-        """
-        depth, name = clip.tower.depth, clip.name
-        if self.layers > depth:
-            raise InputError(f"layers is {self.layers}; {name} has {depth} blocks, so it must be 1 to {depth}")
-        size = clip.tower.image_size if self.image_size is None else (self.image_size, self.image_size)
-        for side, patch in zip(size, clip.tower.patch_size, strict=True):
-            if side < 2 * patch or side % patch:
-                near = max(2, round(side / patch)) * patch
-                raise InputError(f"image_size is {side}; {name} has patches of {patch} px, so use a multiple of it, such as {near}")
-        return size
 
 
 @dataclass(frozen=True)
@@ -127,7 +65,7 @@ class MaskInverter:
         self.clip = clip
         self.settings = replace(settings or InversionSettings(), **fields)
         self.objective = objective
-        self.image_size = self.settings.canvas_size(clip)
+        self.image_size = square_for(self.settings, clip)
 
     @torch.no_grad()
     def encode(self, image: object) -> EncodedImage:
@@ -138,10 +76,9 @@ class MaskInverter:
         pixels = as_pixels(image)
         tower = self.clip.tower
         size = tuple(pixels.shape[-2:])
-        geometry = Geometry(size, canvas_size(size, self.image_size, tower.patch_size, self.settings.fit), self.settings.fit)
+        geometry = Geometry.for_image(size, self.image_size, tower.patch_size, self.settings.fit)
         with memory_advice(f"an image of {size[1]} x {size[0]} px seen at {geometry.model_size[0]} px", LESS):
-            mean, std = (torch.tensor(v)[:, None, None] for v in (tower.mean, tower.std))
-            canvas = (geometry.to_model(pixels, tower.interpolation, fill=mean) - mean) / std
+            canvas = tower.canvas(pixels, geometry)
             with fast_linears(tower.device):
                 layers = tower.encode(canvas.to(tower.device), self.settings.layers)
         return EncodedImage(**vars(layers), geometry=geometry, fingerprint=self.clip.fingerprint)
@@ -209,3 +146,19 @@ class MaskInverter:
             fingerprint=self.clip.fingerprint,
             parameters=asdict(settings) | {"image_size": self.image_size, "loss": self.objective.name},
         )
+
+
+def square_for(settings: InversionSettings, clip: Clip) -> tuple[int, int]:
+    """Height and width in pixels that this CLIP sees, of a square picture.
+
+    Raises InputError where the CLIP has too few blocks, or patches of another size.
+    """
+    depth, name = clip.tower.depth, clip.name
+    if settings.layers > depth:
+        raise InputError(f"layers is {settings.layers}; {name} has {depth} blocks, so it must be 1 to {depth}")
+    size = clip.tower.image_size if settings.image_size is None else (settings.image_size, settings.image_size)
+    for side, patch in zip(size, clip.tower.patch_size, strict=True):
+        if side < 2 * patch or side % patch:
+            near = max(2, round(side / patch)) * patch
+            raise InputError(f"image_size is {side}; {name} has patches of {patch} px, so use a multiple of it, such as {near}")
+    return size

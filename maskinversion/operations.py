@@ -14,11 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError
+from .identity import check_same_clip
 from .inverter import MaskInverter
 from .models.clip import Clip
-from .tokens import LocalizedTokens
-
-Sets = Sequence[LocalizedTokens]
+from .tokens import LocalizedTokens, Sets
 
 EPSILON = 1e-6
 NOTHINGS = ("grey", "black")
@@ -154,34 +153,6 @@ def matched(tokens: Sets, others: Sets) -> list[Tensor]:
         )
     flat = torch.cat([one.embeddings.to(tokens[0].embeddings) for one in others]).expand(total, -1)
     return list(flat.split([len(one) for one in tokens]))
-
-
-def check_made_for(tokens: Sets, name: str, width: int, fingerprint: str | None, clip: str | None) -> None:
-    """Raises InputError for tokens of several CLIPs, or of another than the model `name` was trained with, naming both models.
-
-    width: of the embeddings that it takes. fingerprint, clip: of its CLIP, and that CLIP's name, where known.
-    """
-    load = f"make the tokens with {clip or 'the CLIP that it was trained with'}"
-    for one in tokens:
-        check_same_clip(tokens[0], one)
-        if one.embeddings.shape[1] != width:
-            raise InputError(
-                f"the tokens are of {one.model} and have {one.embeddings.shape[1]} numbers each, but {name} takes {width}: {load}"
-            )
-        if fingerprint not in (None, one.fingerprint):
-            raise InputError(
-                f"the tokens are of {one.model}, which is not the CLIP that {name} was trained with, though as wide ({width}): "
-                f"{load}"
-            )
-
-
-def check_same_clip(a: LocalizedTokens, b: LocalizedTokens) -> None:
-    if a.fingerprint != b.fingerprint:
-        widths = f"{a.embeddings.shape[1]} and {b.embeddings.shape[1]} numbers each"
-        raise InputError(
-            f"the tokens are of different CLIPs, {a.model} and {b.model} ({widths}), whose embeddings cannot be mixed: make all of "
-            f"them with the same CLIP"
-        )
 
 
 def check_between(what: str, value: float, low: float, high: float) -> None:

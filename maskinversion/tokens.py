@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +89,9 @@ class LocalizedTokens:
             fingerprint=metadata["fingerprint"],
             parameters=json.loads(metadata["parameters"]),
         )
+
+
+Sets = Sequence[LocalizedTokens]
 
 
 def overlap(maps: Tensor, masks: Tensor) -> Tensor:

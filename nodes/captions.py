@@ -4,14 +4,16 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
+from ..maskinversion.identity import check_made_with
 from ..maskinversion.models.loading import WEIGHT_SUFFIXES
 from ..maskinversion.operations import embeddings_of
-from ..maskinversion.tasks.caption import BUNDLED_CAPTIONER, TOKENIZER_FILES, Decoding, retrieve
+from ..maskinversion.tasks.caption import BUNDLED_CAPTIONER, TOKENIZER_FILES, retrieve
+from ..maskinversion.tasks.decoding import Decoding
 from .support.files import NOTHING_FOUND, every_file, located, relative, stamp
-from .support.managed import InUse, ManagedCaptioner, ManagedClip, check_made_with
+from .support.managed import InUse, ManagedCaptioner, ManagedClip
 from .support.progress import counter, with_text
 from .support.types import CATEGORY, CaptionerSocket, ClipSocket, Tokens, TokensSocket
-from .support.words import WRITTEN, chosen_phrases, list_input, list_stamp, phrases_input
+from .support.words import CONNECT, WRITTEN, chosen_phrases, list_input, list_stamp, phrases_input
 
 FOLDER = "clipcap"
 MOST = 64  # captions of a region
@@ -127,7 +129,7 @@ class BestCaption(io.ComfyNode):
     @classmethod
     def execute(cls, tokens: Tokens, clip: ManagedClip, phrases: str, count: int, word_list: str = WRITTEN) -> io.NodeOutput:
         ready = clip.ready()
-        check_made_with(tokens, ready)
+        check_made_with(tokens, ready, CONNECT)
         embeddings = embeddings_of(tokens)
         lines = chosen_phrases(phrases, word_list, ready)
         found = retrieve(embeddings, ready, lines, count, counter(cls.hidden.unique_id))

@@ -12,7 +12,8 @@ from latent_preview import Latent2RGBPreviewer
 from PIL import Image
 
 from ..maskinversion import InputError
-from ..maskinversion.tasks.diffusion import UNCLIP, Settings
+from ..maskinversion.tasks.diffusion import UNCLIP
+from ..maskinversion.tasks.diffusion_settings import Settings
 from .support.files import NOTHING_FOUND, every_file, located, relative, stamp
 from .support.managed import InUse, ManagedDecoder, memory_back
 from .support.progress import ProgressBar

@@ -11,9 +11,8 @@ from PIL import Image
 from ..maskinversion import InputError, MaskInverter
 from ..maskinversion.bundled import EXAMPLES, load_example
 from ..maskinversion.drawing.overlay import overlay
-from ..maskinversion.explain.plan import PRECISIONS
-from ..maskinversion.geometry import FITS, resize
-from ..maskinversion.inverter import InversionSettings
+from ..maskinversion.geometry import resize
+from ..maskinversion.settings import FITS, PRECISIONS, InversionSettings
 from .support.convert import clip_vision_output, pair
 from .support.managed import encode, managed, memory_back
 from .support.progress import ProgressBar

@@ -7,14 +7,15 @@ from comfy_api.latest import io
 from ..maskinversion import InputError
 from ..maskinversion.drawing.labels import draw_labels
 from ..maskinversion.geometry import resize
+from ..maskinversion.identity import check_made_with
 from ..maskinversion.operations import embeddings_of
-from ..maskinversion.tasks.classify import DEFAULT_TEMPLATE, TEMPLATES, classify
-from ..maskinversion.tasks.refer import DEFAULT_TEMPLATE as PHRASE_ALONE
+from ..maskinversion.tasks.classify import classify
+from ..maskinversion.tasks.phrases import CLASS_TEMPLATE, EXPRESSION_TEMPLATE, TEMPLATES
 from ..maskinversion.tasks.refer import refer
-from .support.managed import ManagedClip, check_made_with
+from .support.managed import ManagedClip
 from .support.progress import counter, with_text
 from .support.types import CATEGORY, ClipSocket, Tokens, TokensSocket
-from .support.words import WRITTEN, chosen_phrases, list_input, list_stamp, phrases_input
+from .support.words import CONNECT, WRITTEN, chosen_phrases, list_input, list_stamp, phrases_input
 
 SHOWN = 3
 NONE = "(none left)"
@@ -35,7 +36,7 @@ class ClassifyRegion(io.ComfyNode):
                 phrases_input(),
                 io.String.Input(
                     "template",
-                    default=DEFAULT_TEMPLATE,
+                    default=CLASS_TEMPLATE,
                     multiline=True,
                     tooltip="Each phrase is read in place of {}. Several, one a line, are averaged.",
                 ),
@@ -67,7 +68,7 @@ class ClassifyRegion(io.ComfyNode):
         cls, tokens: Tokens, clip: ManagedClip, phrases: str, template: str, word_list: str = WRITTEN, templates: str = WRITTEN
     ) -> io.NodeOutput:
         ready = clip.ready()
-        check_made_with(tokens, ready)
+        check_made_with(tokens, ready, CONNECT)
         sentences = TEMPLATES[templates] if templates in TEMPLATES else [line for line in template.splitlines() if line.strip()]
         embeddings = embeddings_of(tokens)
         lines = chosen_phrases(phrases, word_list, ready)
@@ -103,7 +104,9 @@ class FindRegions(io.ComfyNode):
                     default=False,
                     tooltip="Every region belongs to one phrase at most, so that all fit best together.",
                 ),
-                io.String.Input("template", default=PHRASE_ALONE, advanced=True, tooltip="Each phrase is read in place of {}."),
+                io.String.Input(
+                    "template", default=EXPRESSION_TEMPLATE, advanced=True, tooltip="Each phrase is read in place of {}."
+                ),
                 io.Mask.Input("mask", optional=True, tooltip="The masks that the tokens are of, to choose from; else their maps."),
             ],
             outputs=[
@@ -121,7 +124,7 @@ class FindRegions(io.ComfyNode):
     @classmethod
     def execute(cls, tokens, clip: ManagedClip, phrases, one_to_one, template, mask=None) -> io.NodeOutput:
         ready = clip.ready()
-        check_made_with(tokens, ready)
+        check_made_with(tokens, ready, CONNECT)
         embeddings = embeddings_of(tokens)
         if mask is None:
             if len({t.geometry.image_size for t in tokens}) > 1:

@@ -14,8 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from ..drawing.plots import pyplot
 from ..errors import InputError, MaskInversionError
 
@@ -74,6 +72,8 @@ def described(case: dict) -> str:
 
 def cases(settings: Settings) -> list[dict]:
     """Every case of a sweep. Raises InputError for settings that cannot be measured."""
+    import torch
+
     unknown = set(settings.methods) - set(METHODS)
     if unknown:
         raise InputError(f"there is no method {', '.join(unknown)}; there are {', '.join(METHODS)}")
@@ -123,6 +123,8 @@ def passes(row: dict) -> float:
 
 def tables(rows: list[dict]) -> str:
     """Markdown: a table for every model, size, number of layers and number of steps."""
+    import torch
+
     head = f"{rows[0]['threads']} threads, {platform.machine()}, torch {torch.__version__}. Whole job, encoding included.\n"
     return "\n".join([head, *(table(some) for some in groups(rows, *SETTING).values())])
 

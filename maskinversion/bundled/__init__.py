@@ -1,15 +1,20 @@
-"""What comes with the package: a miniature CLIP, captioner and decoders, and example scenes with masks and names."""
+"""What comes with the package: a miniature CLIP, captioner and decoders, and example scenes with masks and names.
+
+What there is can be listed without torch; it is imported when a scene is opened.
+"""
+
+from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
 
 BUNDLED = Path(__file__).parent
 SCENES = BUNDLED / "examples"
@@ -30,6 +35,10 @@ def load_example(name: str) -> Example:
     """One of EXAMPLES. Raises InputError for another name."""
     if name not in NAMES:
         raise InputError(f"there is no example called {name!r}; there are {', '.join(EXAMPLES)}")
+    import numpy as np
+    import torch
+    from PIL import Image
+
     image = Image.open(SCENES / f"{name}.png").convert("RGB")
     masks = [np.asarray(Image.open(SCENES / f"{name}-mask{i}.png").convert("L")) for i in range(len(NAMES[name]))]
     return Example(image, torch.from_numpy(np.stack(masks)).float() / 255, NAMES[name])

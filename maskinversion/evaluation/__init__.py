@@ -1,5 +1,5 @@
 """`maskinversion eval`: how well embeddings of regions name and find them, MaskInversion against other ways on the same model.
 
-`data` reads data sets, `masks` and `baselines` make masks and embeddings, `protocols` scores them, `run` is the resumable loop
-over pictures, `report` writes what came of it, and `command` is its part of the command line.
+`settings` says what to evaluate, `data` reads data sets, `masks` and `baselines` make masks and embeddings, `protocols` scores
+them, `run` is the resumable loop over pictures, and `report` writes what came of it.
 """

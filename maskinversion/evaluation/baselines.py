@@ -15,9 +15,10 @@ from torch import Tensor
 
 from ..errors import ModelError
 from ..explain.pooler import PoolerMap
-from ..geometry import Geometry, as_pixels, canvas_size
+from ..geometry import Geometry, as_pixels
 from ..inverter import EncodedImage, MaskInverter
-from ..models.towers import OpenClipViT, TimmViT
+from ..models.towers.open_clip_vit import OpenClipViT
+from ..models.towers.timm_vit import TimmViT
 from .masks import box_of
 
 GREY = 0.5
@@ -108,10 +109,9 @@ def embed(pictures: Iterable[Tensor], inverter: MaskInverter) -> Tensor:
 
 def canvas(pixels: Tensor, inverter: MaskInverter) -> Tensor:
     """What the model sees of a picture [3, h, w]: [1, 3, H, W], normalised."""
-    tower, size, fit = inverter.clip.tower, tuple(pixels.shape[1:]), inverter.settings.fit
-    geometry = Geometry(size, canvas_size(size, inverter.image_size, tower.patch_size, fit), fit)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (tower.mean, tower.std))
-    return (geometry.to_model(pixels[None], tower.interpolation, fill=mean) - mean) / std
+    tower = inverter.clip.tower
+    geometry = Geometry.for_image(tuple(pixels.shape[1:]), inverter.image_size, tower.patch_size, inverter.settings.fit)
+    return tower.canvas(pixels[None], geometry)
 
 
 @torch.no_grad()
@@ -149,11 +149,10 @@ WAYS: dict[str, Callable[[Picture, Tensor, MaskInverter], Tensor]] = {
     "blur": partial(by_changed_picture, blur),
     "maskclip": maskclip,
 }
-METHODS = (*WAYS, "maskinversion")
 
 
 def embeddings(method: str, picture: Picture, masks: Tensor, inverter: MaskInverter) -> tuple[Tensor, Tensor | None]:
-    """Embeddings [M, D] of regions by one of METHODS; and how well MaskInversion's maps cover the masks (IoU [M])."""
+    """Embeddings [M, D] of regions by one of `settings.METHODS`; and how well MaskInversion's maps cover the masks (IoU [M])."""
     if method == "maskinversion":
         tokens = inverter.invert(picture.encoded(inverter), masks)
         return tokens.embeddings, tokens.iou

@@ -5,9 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
-
-QUALITIES = ("exact", "eroded", "dilated", "box")
-RADIUS = 0.1  # of the square root of the mask's area: the paper does not say by how much
+from .settings import QUALITIES, RADIUS
 
 
 def degrade(masks: Tensor, quality: str, radius: float = RADIUS) -> Tensor:

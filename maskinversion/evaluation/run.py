@@ -14,83 +14,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..geometry import FITS
-from ..inverter import InversionSettings, MaskInverter
+from ..inverter import MaskInverter
 from ..models.clip import Clip
 from ..models.loading import load_clip
-from ..tasks.classify import DEFAULT_TEMPLATE as CLASS_TEMPLATE
-from ..tasks.classify import TEMPLATES, text_embeddings
-from ..tasks.refer import DEFAULT_TEMPLATE as EXPRESSION_TEMPLATE
+from ..settings import InversionSettings
+from ..tasks.classify import text_embeddings
 from .ablation import OBJECTIVES
-from .baselines import METHODS, Picture, embeddings
+from .baselines import Picture, embeddings
 from .data import Dataset, Sample, read_coco, read_phrasecut, read_refcoco
-from .masks import QUALITIES, RADIUS, degrade, largest_overlaps
+from .masks import degrade, largest_overlaps
 from .protocols import class_hits, different, expression_hits
 from .report import report
+from .settings import Settings
 
-DATASETS = ("coco", "refcoco", "phrasecut")
 FORMAT = 1  # of what is measured and written: raised when old results are no longer the same
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What to evaluate on what. Every tuple is a list of values to try; each combination is a row of the report.
-
-    dataset: one of DATASETS. annotations, images: its file and its folder of pictures. refs, split: of RefCOCO.
-    out: folder for report.json, report.md, report.png, and results/, which a later run of the same settings goes on with.
-    clip, architecture, device: as `load_clip` takes them.
-    methods: of METHODS. templates: what texts are put into, averaged; a name in `tasks.classify.TEMPLATES` stands for its list;
-        none stands for "a photo of a {}" for classes and the bare text for expressions.
-    mask_quality: of `masks.QUALITIES`; mask_radius: see `masks.degrade`.
-    iterations, lr, alpha, layers, image_size, fit, precision: of `MaskInverter`; image_size and fit are also how the baselines see
-        pictures. No alpha stands for the paper's: 0 for classes, 5 for expressions. loss: of `ablation.OBJECTIVES`.
-    one_to_one: also assign expressions to regions one to one. limit, seed: only so many pictures, drawn at random.
-    """
-
-    dataset: str
-    annotations: Path
-    images: Path
-    out: Path
-    refs: Path | None = None
-    split: str | None = None
-    clip: str = "bundled"
-    architecture: str | None = None
-    device: str | None = None
-    methods: tuple[str, ...] = METHODS
-    templates: tuple[str, ...] = ()
-    mask_quality: tuple[str, ...] = ("exact",)
-    mask_radius: float = RADIUS
-    iterations: tuple[int, ...] = (10,)
-    lr: tuple[float, ...] = (0.1,)
-    alpha: tuple[float, ...] = ()
-    layers: tuple[int, ...] = (1,)
-    image_size: tuple[int | None, ...] = (None,)
-    fit: tuple[str, ...] = ("stretch",)
-    loss: tuple[str, ...] = ("dice",)
-    precision: str = "exact"
-    one_to_one: bool = False
-    limit: int | None = None
-    seed: int = 0
-
-    def __post_init__(self):
-        for what, given, known in (
-            ("data set", (self.dataset,), DATASETS),
-            ("method", self.methods, METHODS),
-            ("mask quality", self.mask_quality, QUALITIES),
-            ("loss", self.loss, tuple(OBJECTIVES)),
-            ("fit that sees every region", self.fit, tuple(fit for fit in FITS if fit != "crop")),
-        ):
-            if unknown := [value for value in given if value not in known]:
-                raise InputError(f"there is no {what} {unknown[0]!r}; there are {', '.join(known)}")
-        if self.dataset == "refcoco" and self.refs is None:
-            raise InputError("RefCOCO's expressions are in a file of their own: give refs(unc).p with --refs")
-        if self.limit is not None and self.limit < 1:
-            raise InputError(f"limit is {self.limit}; it must be at least 1")
-
-    @property
-    def all_templates(self) -> list[str]:
-        given = self.templates or ((CLASS_TEMPLATE,) if self.dataset == "coco" else (EXPRESSION_TEMPLATE,))
-        return [template for name in given for template in TEMPLATES.get(name, [name])]
 
 
 @dataclass(frozen=True)

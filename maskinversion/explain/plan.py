@@ -15,8 +15,6 @@ from .objective import Objective
 from .pooler import PoolerMap
 from .table import TabulatedMap
 
-PRECISIONS = ("exact", "fast")
-
 
 class Plan:
     """The loss of M tokens of one image, and its gradient, computed as is cheapest.

@@ -11,19 +11,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-TIMM_PREFIXES = ("vit_medium_patch", "vit_base_patch", "vit_large_patch", "vit_so400m_patch", "vit_giantopt", "vit_pe_core", "eva")
+from .towers import FAMILIES
+
 ALONE = "_maskinversion_open_clip"
 
 
 @cache
 def readable_architectures() -> tuple[str, ...]:
     """The names of open_clip's architectures whose image side can be read, by their configurations; none without open_clip."""
-
-    def readable(vision: dict) -> bool:
-        trunk = vision.get("timm_model_name")
-        return trunk.startswith(TIMM_PREFIXES) if trunk else isinstance(vision.get("layers", 12), int)
-
-    return tuple(name for name, configuration in configurations().items() if readable(configuration["vision_cfg"]))
+    images = {name: configuration["vision_cfg"] for name, configuration in configurations().items()}
+    return tuple(name for name, vision in images.items() if any(family.reads_config(vision) for family in FAMILIES))
 
 
 @cache

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
-import open_clip
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..bundled import BUNDLED
-from ..errors import ModelError
+from ..errors import ModelError, first_line
 from .clip import Clip
 from .towers import tower_of
 
@@ -41,6 +40,8 @@ def load_clip(
     """
     if not isinstance(source, (str, Path)):
         return live_clip(source)
+    import open_clip
+
     source = str(source)
     device = torch.device(device) if device is not None else best_device()
     name, architecture, weights = resolve(source, model)
@@ -65,13 +66,14 @@ class LazyTokenizer:
 
     @cached_property
     def tokenizer(self) -> Callable[[list[str]], Tensor]:
+        import open_clip
+
         try:
             return open_clip.get_tokenizer(self.architecture)
         except (OSError, ValueError, ImportError) as error:
-            first = str(error).strip().splitlines()[0]
             raise ModelError(
-                f"{self.architecture} reads text with a tokenizer that is not on this machine, and could not be fetched ({first}). "
-                f"Load it once with internet; regions can be inverted without it"
+                f"{self.architecture} reads text with a tokenizer that is not on this machine, and could not be fetched "
+                f"({first_line(error)}). Load it once with internet; regions can be inverted without it"
             ) from error
 
     def __call__(self, texts: list[str]) -> Tensor:
@@ -83,7 +85,11 @@ def live_clip(model: object) -> Clip:
     model does not say which other tokenizer it was trained with (SigLIP's, say)."""
     text = getattr(model, "text", model)
     usual = hasattr(model, "encode_text") and getattr(text, "vocab_size", None) == USUAL_VOCABULARY
-    tokenizer = open_clip.SimpleTokenizer(context_length=text.context_length) if usual else None
+    tokenizer = None
+    if usual:
+        from open_clip import SimpleTokenizer
+
+        tokenizer = SimpleTokenizer(context_length=text.context_length)
     return Clip(type(model).__name__, tower_of(model), model, tokenizer)
 
 
@@ -108,14 +114,18 @@ def resolve(source: str, model: str | None) -> tuple[str, str, str | None]:
         return f"{check_architecture(model)}/{path.name}", model, str(path)
     architecture, _, tag = source.partition("/")
     check_architecture(architecture)
-    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    from open_clip import list_pretrained_tags_by_model
+
+    tags = list_pretrained_tags_by_model(architecture)
     if tag and tag not in tags:
         raise ModelError(f"{architecture} has no weights called {tag!r}. {suggest(tag, tags)}")
     return source, architecture, tag or None
 
 
 def check_architecture(name: str) -> str:
-    known = open_clip.list_models()
+    from open_clip import list_models
+
+    known = list_models()
     if name not in known:
         raise ModelError(f"there is no model called {name!r}. {suggest(name, known)}")
     return name
@@ -143,7 +153,7 @@ def check_weights_file(path: Path) -> None:
 
 
 def explain(error: RuntimeError, source: str, architecture: str, weights: str | None) -> str:
-    first = str(error).strip().splitlines()[0]
+    first = first_line(error)
     if "state_dict" in first or "size mismatch" in str(error):
         return f"the weights of {source} do not fit {architecture}: choose the model that they were made for"
     if weights and not Path(weights).is_file():

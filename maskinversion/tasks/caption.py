@@ -20,16 +20,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..bundled import BUNDLED
-from ..errors import InputError, ModelError, memory_advice
+from ..errors import InputError, ModelError, first_line, memory_advice
+from ..identity import check_made_for
 from ..models.clip import Clip
 from ..models.loading import WEIGHT_SUFFIXES, best_device
-from ..operations import check_made_for, embeddings_of, lengths, stack
+from ..operations import embeddings_of, lengths, stack
 from ..tokens import LocalizedTokens
 from .classify import classify
+from .decoding import Decoding
 
 BUNDLED_CAPTIONER = BUNDLED / "captioner" / "captioner.safetensors"
 TOKENIZER_FILES = ("vocab.json", "merges.txt")
-HOWS = ("greedy", "beam", "sample")
 HEAD = 64  # numbers in one head of every published GPT-2
 MAPPER_HEADS = 8  # of every published mapping network
 STOP = "."
@@ -39,41 +40,6 @@ PUBLISHED_CLIPS = {512: "ViT-B-32/openai"}
 
 # (regions captioned, of how many), from 0. It may raise to stop.
 Callback = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How words are chosen.
-
-    how: "greedy", the likeliest word each time; "beam", the likeliest captions among `beams` that grow together; or "sample", at
-        random. count: captions of each region; greedy finds one, beam `beams` at most.
-    temperature: of sampling; below 1 is more cautious. top_p: sample only from the likeliest words that together are as probable.
-    length: most tokens of a caption; it ends sooner at a full stop. seed: of sampling; the k-th caption of every region has
-        seed + k, whatever the other regions are.
-    """
-
-    how: str = "greedy"
-    count: int = 1
-    beams: int = 5
-    temperature: float = 1.0
-    top_p: float = 0.9
-    length: int = 40
-    seed: int = 0
-
-    def __post_init__(self):
-        if self.how not in HOWS:
-            raise InputError(f"how is {self.how!r}; it must be one of {', '.join(HOWS)}")
-        for what in ("count", "beams", "length"):
-            if getattr(self, what) < 1:
-                raise InputError(f"{what} is {getattr(self, what)}; it must be at least 1")
-        if not self.temperature > 0:
-            raise InputError(f"temperature is {self.temperature:g}; it must be above 0. For no chance at all decode greedily")
-        if not 0 < self.top_p <= 1:
-            raise InputError(f"top_p is {self.top_p:g}; it must be above 0, and 1 at most")
-        if self.how == "greedy" and self.count > 1:
-            raise InputError(f"greedy decoding finds one caption, not {self.count}: take beam or sample")
-        if self.how == "beam" and self.count > self.beams:
-            raise InputError(f"{self.beams} beams find {self.beams} captions at most, not {self.count}: take more beams")
 
 
 class MlpMapper(nn.Module):
@@ -309,8 +275,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path.name} was refused: it is not plain weights and could run code. Use the published file, or safetensors"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ModelError(f"{path.name} is not a file of weights, or it is not complete ({reason})") from error
+        raise ModelError(f"{path.name} is not a file of weights, or it is not complete ({first_line(error)})") from error
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise ModelError(f"{path.name} holds other things than weights: use the published file, or safetensors")
     return dict(state)
@@ -385,10 +350,9 @@ def load_tokenizer(source: str, words: int, name: str) -> object:
         folder = source if Path(source).is_dir() else snapshot_download(source, allow_patterns=list(TOKENIZER_FILES))
         tokenizer = GPT2TokenizerFast.from_pretrained(folder)
     except Exception as error:  # what tokenizers raises at a damaged file is no other kind
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
-            f"GPT-2's tokenizer could not be loaded from {source} ({reason}): put its {' and '.join(TOKENIZER_FILES)} beside the "
-            f"weights, or load it once with internet"
+            f"GPT-2's tokenizer could not be loaded from {source} ({first_line(error)}): put its {' and '.join(TOKENIZER_FILES)} "
+            f"beside the weights, or load it once with internet"
         ) from error
     if len(tokenizer) != words:
         raise ModelError(f"the tokenizer of {source} has {len(tokenizer)} words, but {name} knows {words}: give it its own")

@@ -7,21 +7,12 @@ from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
-from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
 from torch import Tensor
 
-from ..bundled import bundled_classes
 from ..errors import InputError
 from ..models.clip import Clip
+from .phrases import CLASS_TEMPLATE
 
-DEFAULT_TEMPLATE = "a photo of a {}"
-# Names to choose from that need no file.
-NAMES: dict[str, Callable[[], list[str]]] = {"bundled": bundled_classes, "imagenet": lambda: list(IMAGENET_CLASSNAMES)}
-# Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (2021): several templates, averaged.
-TEMPLATES = {
-    "imagenet-7": [fill("{}") for fill in SIMPLE_IMAGENET_TEMPLATES],
-    "imagenet-80": [fill("{}") for fill in OPENAI_IMAGENET_TEMPLATES],
-}
 BATCH = 256  # texts at a time
 KEPT = 20_000  # phrases of a CLIP whose embeddings are remembered
 
@@ -49,12 +40,12 @@ def classify(
     embeddings: Tensor,
     clip: Clip,
     phrases: Sequence[str],
-    template: str | Sequence[str] = DEFAULT_TEMPLATE,
+    template: str | Sequence[str] = CLASS_TEMPLATE,
     callback: Callback | None = None,
 ) -> Classification:
     """Compare embeddings [M, D], such as `LocalizedTokens.embeddings`, with phrases put into `template` in place of {}.
 
-    template: one, or several whose embeddings are averaged, such as `TEMPLATES["imagenet-80"]`.
+    template: one, or several whose embeddings are averaged, such as `phrases.TEMPLATES["imagenet-80"]`.
     Raises InputError for embeddings of another width than the CLIP's, no phrase, or a template without {}.
     """
     phrases = [phrase.strip() for phrase in phrases if phrase.strip()]

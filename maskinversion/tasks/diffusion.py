@@ -13,19 +13,24 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..bundled import BUNDLED
-from ..errors import InputError, ModelError, memory_advice
+from ..errors import InputError, ModelError, first_line, memory_advice
 from ..geometry import as_masks, as_pixels, resize
+from ..identity import check_made_for, check_same_clip
 from ..models.loading import load_clip
-from ..operations import check_made_for, check_same_clip, embeddings_of
+from ..operations import embeddings_of
 from ..tokens import LocalizedTokens
+from .diffusion_settings import Settings
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 KANDINSKY = ("KandinskyV22Pipeline", "KandinskyV22InpaintPipeline")
 UNCLIP = "StableUnCLIPImg2ImgPipeline"
@@ -52,30 +57,6 @@ USUAL_CLIPS = {
 
 # (picture, pictures, step, steps, latents [1, C, h, w]), step and picture from 1. It may raise to stop.
 Callback = Callable[[int, int, int, int, Tensor], None]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What all pipelines share. width, height: None is the pipeline's own size; for inpainting, the picture's shape at no more
-    pixels than that.
-    count: pictures for each token; the k-th of all has the seed seed + k, whatever the others are. prompt, negative_prompt: for
-    those that read text. adapter_scale: for IP-Adapter.
-    """
-
-    steps: int = 30
-    guidance: float = 4.0
-    width: int | None = None
-    height: int | None = None
-    count: int = 1
-    seed: int = 0
-    prompt: str = ""
-    negative_prompt: str = ""
-    adapter_scale: float = 1.0
-
-    def __post_init__(self):
-        for what, least in (("steps", 1), ("count", 1), ("guidance", 0)):
-            if getattr(self, what) < least:
-                raise InputError(f"{what} is {getattr(self, what)}; it must be at least {least}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,6 +165,8 @@ class Decoder:
         Where the mask is 0 the numbers of the image come back as they were. feather: over how many pixels, inside the mask, the
         painting fades in. Raises as `generate`, and ModelError for a pipeline that cannot paint into pictures.
         """
+        from PIL import Image
+
         pipeline = self.inpainter
         if feather < 0:
             raise InputError(f"feather is {feather}; it must not be negative")
@@ -393,6 +376,8 @@ def feathered(mask: Tensor, pixels: int) -> Tensor:
 
 def as_picture(pixels: Tensor) -> Image.Image:
     """[1, 3, h, w] in 0..1 as PIL."""
+    from PIL import Image
+
     return Image.fromarray((pixels[0].permute(1, 2, 0).cpu() * 255).round().byte().numpy())
 
 
@@ -401,6 +386,5 @@ def loading_advice(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, ImportError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         advice = "a folder needs all its parts as .safetensors; a name needs internet the first time"
-        raise ModelError(f"{name} could not be loaded ({reason}): {advice}") from error
+        raise ModelError(f"{name} could not be loaded ({first_line(error)}): {advice}") from error

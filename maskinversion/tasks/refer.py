@@ -12,8 +12,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..models.clip import Clip
 from .classify import classify
-
-DEFAULT_TEMPLATE = "{}"
+from .phrases import EXPRESSION_TEMPLATE
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Reference:
 
 
 def refer(
-    embeddings: Tensor, clip: Clip, phrases: Sequence[str], template: str = DEFAULT_TEMPLATE, one_to_one: bool = False
+    embeddings: Tensor, clip: Clip, phrases: Sequence[str], template: str = EXPRESSION_TEMPLATE, one_to_one: bool = False
 ) -> Reference:
     """Match phrases with the regions of embeddings [M, D].
 

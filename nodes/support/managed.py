@@ -17,7 +17,7 @@ import comfy.model_patcher
 import torch
 from torch import Tensor
 
-from ...maskinversion import Clip, EncodedImage, InputError, LocalizedTokens, MaskInverter, MemoryLimitError, load_clip
+from ...maskinversion import Clip, EncodedImage, MaskInverter, MemoryLimitError, load_clip
 from ...maskinversion.compute.cached_product import forget_products
 from ...maskinversion.tasks.caption import Captioner, load_captioner
 from ...maskinversion.tasks.diffusion import Decoder, load_decoder
@@ -166,13 +166,3 @@ def memory_back() -> Iterator[None]:
         comfy.model_management.unload_all_models()
         comfy.model_management.soft_empty_cache()
         raise
-
-
-def check_made_with(tokens: list[LocalizedTokens], clip: Clip) -> None:
-    """Raises InputError for tokens of another CLIP, with both names."""
-    for one in tokens:
-        if one.fingerprint != clip.fingerprint:
-            raise InputError(
-                f"the tokens were made with {one.model}, not with {clip.name}: connect the CLIP that made them. A CLIP_VISION "
-                f"cannot read text: load its weights with Load CLIP for MaskInversion instead"
-            )

@@ -6,11 +6,14 @@ import folder_paths
 from comfy_api.latest import io
 
 from ...maskinversion import Clip, InputError
-from ...maskinversion.tasks.classify import NAMES
+from ...maskinversion.tasks.phrases import NAMES
 from .files import stamp
 
 WRITTEN = "as written"
 LISTS = {"98 names of the bundled CLIP": "bundled", "1000 names of ImageNet": "imagenet"}
+CONNECT = (
+    "connect the CLIP that made them. A CLIP_VISION cannot read text: load its weights with Load CLIP for MaskInversion instead"
+)
 OR_LISTED = "One a line. Empty: those of word_list or, with the bundled CLIP, all names that it knows."
 
 

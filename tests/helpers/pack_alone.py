@@ -16,7 +16,7 @@ from weakref import ref
 PACK = Path(__file__).resolve().parents[2]
 sys.path.insert(0, sys.argv[1])
 
-from comfy.cli_args import args
+from comfy.cli_args import args  # noqa: E402
 
 args.cpu = True
 

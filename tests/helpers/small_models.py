@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import maskinversion as mi
-from maskinversion.models.towers import OpenClipViT
+from maskinversion.models.towers.open_clip_vit import OpenClipViT
 
 
 def small_clip(**vision) -> mi.Clip:

@@ -13,16 +13,17 @@ import torch.nn.functional as F
 from PIL import Image
 
 import maskinversion as mi
-from maskinversion.cli.main import add_model
+from maskinversion.cli.evaluate import add_arguments, settings_of
 from maskinversion.evaluation import run as run_module
+from maskinversion.evaluation import settings as choices
 from maskinversion.evaluation.ablation import OBJECTIVES
-from maskinversion.evaluation.baselines import METHODS, Picture, crop, embed, embeddings, grey, masked_crop, red_circle
-from maskinversion.evaluation.command import add_arguments, settings_of
+from maskinversion.evaluation.baselines import WAYS, Picture, crop, embed, embeddings, grey, masked_crop, red_circle
 from maskinversion.evaluation.data import decode, read_coco, read_phrasecut, read_refcoco
 from maskinversion.evaluation.masks import box_of, degrade, dilate, erode, largest_overlaps
 from maskinversion.evaluation.plain_pickle import read_plain_pickle
 from maskinversion.evaluation.protocols import class_hits, expression_hits, wilson
-from maskinversion.evaluation.run import Row, Settings, evaluate, rows_of
+from maskinversion.evaluation.run import Row, evaluate, rows_of
+from maskinversion.evaluation.settings import METHODS, Settings
 from tests.helpers.pictures import picture as noise
 from tests.helpers.small_models import small_clip
 
@@ -471,7 +472,7 @@ def test_every_combination_is_a_row_once(tmp_path):
 def test_expressions_end_to_end(tmp_path, capsys):
     drawn(tmp_path)
     parser = argparse.ArgumentParser()
-    add_arguments(parser, add_model)
+    add_arguments(parser)
     args = parser.parse_args(
         ["refcoco", "--refs", str(tmp_path / "refs.json"), "--annotations", str(tmp_path / "instances.json"), "--images",
          str(tmp_path), "--out", str(tmp_path / "out"), "--device", "cpu", "--split", "test", "--one-to-one", "--methods", "global",
@@ -493,6 +494,10 @@ def test_an_empty_mask_is_left_out_and_counted(tmp_path):
     path.write_text(json.dumps(content))
     report = evaluate(settings(tmp_path, methods=("global",)))
     assert report["empty_masks"] == 1 and report["regions"] == 1 and report["rows"][0]["metrics"].keys() == {"acc1", "acc5"}
+
+
+def test_what_can_be_chosen_is_what_there_is():
+    assert (*WAYS, "maskinversion") == METHODS and tuple(OBJECTIVES) == choices.LOSSES
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from maskinversion.compute.buffers import Buffers
 from maskinversion.explain import plan
 from maskinversion.explain.objective import DiceObjective
 from maskinversion.explain.table import TabulatedMap
-from maskinversion.models.towers import OpenClipViT
+from maskinversion.models.towers.open_clip_vit import OpenClipViT
 from tests.helpers import ground_truth
 from tests.helpers.pictures import many_masks, picture
 from tests.helpers.small_models import small_clip

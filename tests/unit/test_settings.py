@@ -7,7 +7,7 @@ import pytest
 import maskinversion as mi
 from maskinversion.cli.main import parser
 from maskinversion.evaluation.ablation import OBJECTIVES
-from maskinversion.inverter import InversionSettings
+from maskinversion.settings import InversionSettings
 
 
 @pytest.mark.parametrize(
@@ -59,5 +59,6 @@ def test_a_token_records_every_setting_and_the_loss(bundled, scene, loss):
 
 
 def test_the_command_line_has_every_setting():
-    args = vars(parser().parse_args(["invert", "picture.png", "--mask", "mask.png", "--out", "out"]))
+    line = ["invert", "picture.png", "--mask", "mask.png", "--out", "out"]
+    args = vars(parser(line).parse_args(line))
     assert {field.name for field in fields(InversionSettings)} <= set(args)

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 import maskinversion as mi
 from maskinversion.bundled import load_example
 from maskinversion.drawing.labels import COLOURS, draw_labels
-from maskinversion.tasks.classify import NAMES, TEMPLATES, classify, remembered, text_embeddings
+from maskinversion.tasks.classify import classify, remembered, text_embeddings
+from maskinversion.tasks.phrases import NAMES, TEMPLATES
 from maskinversion.tasks.refer import assign, refer
 
 

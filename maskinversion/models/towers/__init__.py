@@ -1,15 +1,20 @@
-"""Towers: one small interface over frozen vision models, one module per family."""
+"""Towers: one small interface over frozen vision models, one module per family.
+
+Every module in this folder is imported, and a family registers itself with `base.family`: it needs no other place.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
 
 from ...errors import ModelError
-from .base import EncodedLayers, Tower
-from .open_clip_vit import OpenClipViT
-from .timm_vit import TimmViT
-from .transformers_vit import NativeClipVision, TransformersViT
+from .base import FAMILIES, EncodedLayers, Tower
 
-__all__ = ["EncodedLayers", "NativeClipVision", "OpenClipViT", "TimmViT", "Tower", "TransformersViT", "tower_of"]
+__all__ = ["FAMILIES", "EncodedLayers", "Tower", "tower_of"]
 
-FAMILIES = (OpenClipViT, TimmViT, NativeClipVision, TransformersViT)
 NO_TOKENS = {"ModifiedResNet": "a ResNet", "ResNet": "a ResNet", "ConvNeXt": "a ConvNeXt", "FastVit": "a FastViT"}
+
+for _module in iter_modules(__path__):
+    import_module(f".{_module.name}", __name__)
 
 
 def tower_of(model: object) -> Tower:

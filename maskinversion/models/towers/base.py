@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ...explain.base import LayerMap
+from ...geometry import Geometry
 from .reading import at_least_float32
+
+CLIP_PIXELS = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # mean and std of OpenAI's data
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,16 @@ class Tower(ABC):
     interpolation: str
     keeps_states: bool = False
 
+    @staticmethod
+    @abstractmethod
+    def reads(model: object) -> bool:
+        """Whether this family is for this model; whether it can be used turns out when the tower is made."""
+
+    @staticmethod
+    def reads_config(vision: dict) -> bool:
+        """Whether it can read the image side that open_clip makes of this `vision_cfg`."""
+        return False
+
     @property
     def depth(self) -> int:
         return len(self.blocks)
@@ -62,6 +75,11 @@ class Tower(ABC):
     def dtype(self) -> torch.dtype:
         """What the model computes in."""
         return self.projection.dtype
+
+    def canvas(self, pixels: Tensor, geometry: Geometry) -> Tensor:
+        """What the model sees of an image [1, 3, h, w] in 0..1: [1, 3, H, W], normalised."""
+        mean, std = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (self.mean, self.std))
+        return (geometry.to_model(pixels, self.interpolation, fill=mean) - mean) / std
 
     def encode(self, pixels: Tensor, layers: int) -> EncodedLayers:
         """One normalised image [1, 3, H, W], H and W multiples of the patch size; nothing of the model is changed.
@@ -93,3 +111,12 @@ class Tower(ABC):
     @abstractmethod
     def embed(self, tokens: Tensor) -> Tensor:
         """The model's own image embedding [1, D] of the last block's tokens."""
+
+
+FAMILIES: list[type[Tower]] = []
+
+
+def family(tower: type[Tower]) -> type[Tower]:
+    """Registers a tower. No two of them read the same model."""
+    FAMILIES.append(tower)
+    return tower

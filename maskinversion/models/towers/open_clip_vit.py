@@ -1,8 +1,6 @@
 """open_clip's own VisionTransformer: OpenAI, LAION, DataComp, DFN and MetaCLIP weights, and CoCa."""
 
-import open_clip
 import torch
-from open_clip.transformer import CustomResidualAttentionBlock, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
@@ -13,10 +11,24 @@ from ...explain.block import Block, BlockMap
 from ...explain.chain import ChainMap
 from ...explain.linearized import Linear, Residual, Slope
 from ...explain.pooler import PoolerMap
-from .base import Tower
-from .reading import at_least_float32, layer_scale, linearise_all, positions, read_norm, scaled_rows
+from .base import CLIP_PIXELS, Tower, family
+from .reading import (
+    at_least_float32,
+    expect,
+    is_a,
+    layer_scale,
+    linearise_all,
+    positions,
+    read_activation,
+    read_linear,
+    read_norm,
+    scaled_rows,
+)
+
+PLAIN, CUSTOM = "open_clip.ResidualAttentionBlock", "open_clip.CustomResidualAttentionBlock"
 
 
+@family
 class OpenClipViT(Tower):
     """Reads an `open_clip.transformer.VisionTransformer` without a hook, a copy of its weights or a change to it.
 
@@ -29,7 +41,11 @@ class OpenClipViT(Tower):
 
     @staticmethod
     def reads(model: object) -> bool:
-        return isinstance(getattr(model, "visual", model), VisionTransformer)
+        return is_a(getattr(model, "visual", model), "open_clip.VisionTransformer")
+
+    @staticmethod
+    def reads_config(vision: dict) -> bool:
+        return not vision.get("timm_model_name") and isinstance(vision.get("layers", 12), int)
 
     def __init__(self, model: nn.Module):
         visual = getattr(model, "visual", model)
@@ -40,8 +56,8 @@ class OpenClipViT(Tower):
         self.blocks = visual.transformer.resblocks
         self.width_out = visual.proj.shape[1]
         preprocess = getattr(visual, "preprocess_cfg", {})
-        self.mean = tuple(preprocess.get("mean") or open_clip.OPENAI_DATASET_MEAN)
-        self.std = tuple(preprocess.get("std") or open_clip.OPENAI_DATASET_STD)
+        self.mean = tuple(preprocess.get("mean") or CLIP_PIXELS[0])
+        self.std = tuple(preprocess.get("std") or CLIP_PIXELS[1])
         self.interpolation = preprocess.get("interpolation", "bicubic")
 
     @property
@@ -56,10 +72,10 @@ class OpenClipViT(Tower):
 
     def run_block(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
         if not wanted or self.visual.attn_pool is not None:
-            after = block(tokens) if isinstance(block, CustomResidualAttentionBlock) else pass_through(block, tokens)
+            after = block(tokens) if is_a(block, CUSTOM) else pass_through(block, tokens)
             return after, self.read_pooler(at_least_float32(after[0])) if wanted else None
         head = Head(read_norm(self.visual.ln_post), at_least_float32(self.visual.proj))
-        if isinstance(block, CustomResidualAttentionBlock):
+        if is_a(block, CUSTOM):
             return block(tokens), read_custom_block(block, tokens, head)
         found = BlockMap(read_block(block, tokens), head, self.prefix)
         return found.leaving[None].to(tokens.dtype), found
@@ -79,6 +95,8 @@ class OpenClipViT(Tower):
     def read_pooler(self, tokens: Tensor) -> PoolerMap:
         """The map of the tokens [N, d] as the pooler's first query sees them."""
         visual, attention = self.visual, self.visual.attn_pool.attn
+        expect(visual.attn_pool, "open_clip.AttentionalPooler")
+        expect(attention, nn.MultiheadAttention)
         width, heads = attention.embed_dim, attention.num_heads
         bias_q, bias_k, bias_v = at_least_float32(attention.in_proj_bias).split(width)
         if attention.in_proj_weight is None:
@@ -97,7 +115,7 @@ class OpenClipViT(Tower):
         return PoolerMap(v.transpose(0, 1), [*chain, Linear(projection.T)], identity, self.prefix)
 
 
-def attend(block: ResidualAttentionBlock, tokens: Tensor) -> tuple[Tensor, Tensor]:
+def attend(block: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """The tokens [1, N, d] after a block's attention, and the values [1, h, N, d_h] that it mixed.
 
     In its parts: torch.nn.MultiheadAttention does all in one piece, whose linear layers `matmul.fast_linears` does not reach.
@@ -111,29 +129,29 @@ def attend(block: ResidualAttentionBlock, tokens: Tensor) -> tuple[Tensor, Tenso
     return tokens + block.ls_1(mixed), v
 
 
-def pass_through(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
+def pass_through(block: nn.Module, tokens: Tensor) -> Tensor:
     """What the block makes of tokens [1, N, d]."""
     y, _ = attend(block, tokens)
     return y + block.ls_2(block.mlp(block.ln_2(y)))
 
 
-def read_block(block: ResidualAttentionBlock, tokens: Tensor) -> Block:
+def read_block(block: nn.Module, tokens: Tensor) -> Block:
     """What the map needs of a block that takes `tokens` [1, N, d]; at least in float32."""
     y, values = attend(block, tokens)
     scale_1, scale_2 = layer_scale(block.ls_1), layer_scale(block.ls_2)
     return Block(
         values=at_least_float32(values[0]).transpose(0, 1),
         after_attention=at_least_float32(y[0]),
-        output=scaled_rows(scale_1, at_least_float32(block.attn.out_proj.weight)),
+        output=scaled_rows(scale_1, read_linear(block.attn.out_proj)[0]),
         norm=read_norm(block.ln_2),
-        expand=(at_least_float32(block.mlp.c_fc.weight), at_least_float32(block.mlp.c_fc.bias)),
-        activation=block.mlp.gelu,
-        contract=tuple(scaled_rows(scale_2, at_least_float32(part)) for part in (block.mlp.c_proj.weight, block.mlp.c_proj.bias)),
+        expand=read_linear(block.mlp.c_fc),
+        activation=read_activation(block.mlp.gelu),
+        contract=tuple(scaled_rows(scale_2, part) for part in read_linear(block.mlp.c_proj)),
         folded=product_of(block),
     )
 
 
-def read_custom_block(block: CustomResidualAttentionBlock, tokens: Tensor, head: Head) -> ChainMap:
+def read_custom_block(block: nn.Module, tokens: Tensor, head: Head) -> ChainMap:
     """The map of a block with norms in further places (query and key, after the attention, inside the MLP)."""
     attention, x = block.attn, at_least_float32(tokens[0])
     _, entering = linearise_all([block.ln_1], x)
@@ -154,7 +172,7 @@ def read_custom_block(block: CustomResidualAttentionBlock, tokens: Tensor, head:
     return ChainMap(v, [*chain, *after, Residual(inside)], y + out, head, OpenClipViT.prefix)
 
 
-def check_supported(visual: VisionTransformer) -> None:
+def check_supported(visual: nn.Module) -> None:
     """Raises ModelError, which says why this vision model cannot be used."""
     if getattr(visual, "attn_pool_contrastive", None) is not None:
         raise ModelError(f"this model pools in two stages ({visual.attn_pool_type}), which is not supported: use a plain CoCa")
@@ -163,8 +181,9 @@ def check_supported(visual: VisionTransformer) -> None:
     if visual.attn_pool is not None and visual.pool_type != "tok":
         raise ModelError("this model averages the queries of its pooler, which is not supported: use a plain CoCa")
     for block in visual.transformer.resblocks:
-        if type(block) not in (ResidualAttentionBlock, CustomResidualAttentionBlock):
+        if not is_a(block, PLAIN, CUSTOM):
             raise ModelError(f"this model's blocks are {type(block).__name__}, which is not supported: use a ViT such as ViT-L-14")
+        expect(block.attn, nn.MultiheadAttention if is_a(block, PLAIN) else "open_clip.Attention")
         if getattr(block.attn, "scaled_cosine", False):
             raise ModelError("this model uses scaled cosine attention, which is not supported: use a ViT such as ViT-L-14")
         read_norm(block.ln_2)

@@ -1,16 +1,45 @@
-"""Reading modules of any vision transformer: weights in full precision, positions on another grid, derivatives."""
+"""Reading modules of any vision transformer: weights in full precision, positions on another grid, derivatives.
+
+What computes something else than its class says, since it is wrapped, quantised, parametrised or carries an adapter, is of another
+class. So modules are known by their very class, and what is not known is refused. The libraries that they come from are not
+imported for that.
+"""
 
 import torch
-from open_clip.transformer import LayerScale
-from timm.layers import GluMlp, Mlp, SwiGLU, resample_abs_pos_embed
-from timm.layers import LayerScale as TimmLayerScale
 from torch import Tensor, nn
 
 from ...errors import ModelError
 from ...explain.base import Norm
 from ...explain.linearized import AddHalves, Linear, LinearizedLayer, NormSlope, Slope, value_and_slope
 
+USE = "use a ViT such as ViT-L-14"
 NOTHING = (nn.Identity, nn.Dropout)
+LINEARS = (nn.Linear, nn.modules.linear.NonDynamicallyQuantizableLinear)  # the second is what nn.MultiheadAttention has
+NORMS = (nn.LayerNorm, "open_clip.LayerNorm", "open_clip.LayerNormFp32", "timm.LayerNorm", "timm.LayerNormFp32")
+LAYER_SCALES = ("open_clip.LayerScale", "timm.LayerScale")
+ACTIVATIONS = (  # all of them work element by element
+    *(nn.GELU, nn.SiLU, nn.ReLU, nn.ReLU6, nn.Mish, nn.Hardswish, nn.Tanh, nn.Sigmoid),
+    *("timm.GELU", "timm.GELUTanh", "timm.QuickGELU", "timm.Swish", "timm.Mish", "timm.HardSwish", "timm.Tanh", "timm.Sigmoid"),
+    *("open_clip.QuickGELU", "transformers.QuickGELUActivation", "transformers.SiLUActivation", "transformers.MishActivation"),
+    *("transformers.GELUActivation", "transformers.NewGELUActivation", "transformers.FastGELUActivation"),
+    *("transformers.GELUTanh", "transformers.PytorchGELUTanh"),
+)
+
+
+def name_of(module: object) -> str:
+    """The package that a module's class comes from, and the class: "timm.Mlp", wherever it is in that version of timm."""
+    return f"{type(module).__module__.partition('.')[0]}.{type(module).__qualname__}"
+
+
+def is_a(module: object, *classes: type | str) -> bool:
+    """Whether a module is of one of these classes, and not of a subclass: types, or names as `name_of` gives them."""
+    return type(module) in classes or name_of(module) in classes
+
+
+def expect(module: nn.Module, *classes: type | str) -> None:
+    """Raises ModelError for a module of none of these classes."""
+    if not is_a(module, *classes):
+        raise ModelError(f"this model has a {type(module).__name__} in its blocks, which is not supported: {USE}")
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
@@ -18,16 +47,32 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
 
 
+def read_linear(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Weight [out, in] and bias [out]. Raises ModelError for anything but a linear layer."""
+    expect(layer, *LINEARS)
+    return at_least_float32(layer.weight), None if layer.bias is None else at_least_float32(layer.bias)
+
+
+def read_activation(module: nn.Module) -> nn.Module:
+    """The module itself. Raises ModelError for one that is not known to work element by element."""
+    expect(module, *ACTIVATIONS)
+    return module
+
+
 def read_norm(norm: nn.Module) -> Norm:
     """Raises ModelError for anything but a layer norm."""
-    if not isinstance(norm, nn.LayerNorm):
-        raise ModelError(f"this model's norm is {type(norm).__name__}, which is not supported: use a ViT such as ViT-L-14")
+    if not is_a(norm, *NORMS):
+        raise ModelError(f"this model's norm is {type(norm).__name__}, which is not supported: {USE}")
     weight = at_least_float32(torch.ones(norm.normalized_shape) if norm.weight is None else norm.weight)
     return Norm(weight, torch.zeros_like(weight) if norm.bias is None else at_least_float32(norm.bias), norm.eps)
 
 
 def layer_scale(module: nn.Module) -> Tensor | None:
-    return at_least_float32(module.gamma) if isinstance(module, (LayerScale, TimmLayerScale)) else None
+    """Its factors [d]; None for the identity, which stands where a model has none. Raises ModelError for anything else."""
+    if is_a(module, nn.Identity):
+        return None
+    expect(module, *LAYER_SCALES)
+    return at_least_float32(module.gamma)
 
 
 def scaled_rows(scale: Tensor | None, weight: Tensor) -> Tensor:
@@ -41,6 +86,8 @@ def positions(embedding: Tensor, grid: tuple[int, int], native: tuple[int, int],
     """The position embedding [1, prefix + P, d] for another grid of patches, on a copy, as the published package does it."""
     if grid == tuple(native):
         return embedding
+    from timm.layers import resample_abs_pos_embed
+
     return resample_abs_pos_embed(
         embedding, new_size=list(grid), old_size=list(native), num_prefix_tokens=prefix, interpolation="bicubic", antialias=True
     )
@@ -51,36 +98,35 @@ def linearise(module: nn.Module, x: Tensor) -> tuple[list[LinearizedLayer], Tens
 
     Raises ModelError for a module that it does not know.
     """
-    if isinstance(module, NOTHING):
+    if is_a(module, *NOTHING):
         return [], x
-    if isinstance(module, nn.Linear):
-        weight = at_least_float32(module.weight)
-        return [Linear(weight)], nn.functional.linear(x, weight, None if module.bias is None else at_least_float32(module.bias))
-    if isinstance(module, nn.LayerNorm):
+    if is_a(module, *LINEARS):
+        weight, bias = read_linear(module)
+        return [Linear(weight)], nn.functional.linear(x, weight, bias)
+    if is_a(module, *NORMS):
         norm = read_norm(module)
         normal, inverse = norm.normalised(x)
         return [NormSlope(norm.weight, normal, inverse)], normal * norm.weight + norm.bias
-    if (gamma := layer_scale(module)) is not None:
+    if is_a(module, *LAYER_SCALES):
+        gamma = layer_scale(module)
         return [Slope(gamma)], x * gamma
-    if isinstance(module, nn.Sequential):
+    if is_a(module, nn.Sequential):
         return linearise_all(list(module), x)
-    if isinstance(module, Mlp):
+    if is_a(module, "timm.Mlp"):
         return linearise_all([module.fc1, module.act, module.norm, module.fc2], x)
-    if isinstance(module, SwiGLU):
+    if is_a(module, "timm.SwiGLU"):
         gate, value = (linearise(layer, x) for layer in (module.fc1_g, module.fc1_x))
         weight = torch.cat([gate[0][0].weight, value[0][0].weight])
         chain, product = linearise_gate(module.act, gate[1], value[1])
         rest, out = linearise_all([module.norm, module.fc2], product)
         return [Linear(weight), *chain, *rest], out
-    if isinstance(module, GluMlp) and not module.gate_last:
+    if is_a(module, "timm.GluMlp") and not module.gate_last:
         first, both = linearise(module.fc1, x)
         chain, product = linearise_gate(module.act, *both.chunk(2, -1))
         rest, out = linearise_all([module.norm, module.fc2], product)
         return [*first, *chain, *rest], out
-    if not list(module.parameters()):  # an activation
-        value, slope = value_and_slope(module, x)
-        return [Slope(slope)], value
-    raise ModelError(f"this model has a {type(module).__name__} in its blocks, which is not supported: use a ViT such as ViT-L-14")
+    value, slope = value_and_slope(read_activation(module), x)
+    return [Slope(slope)], value
 
 
 def linearise_all(modules: list[nn.Module], x: Tensor) -> tuple[list[LinearizedLayer], Tensor]:
@@ -93,5 +139,5 @@ def linearise_all(modules: list[nn.Module], x: Tensor) -> tuple[list[LinearizedL
 
 def linearise_gate(activation: nn.Module, gate: Tensor, value: Tensor) -> tuple[list[LinearizedLayer], Tensor]:
     """act(gate) * value, of the concatenation of gate and value."""
-    active, slope = value_and_slope(activation, gate)
+    active, slope = value_and_slope(read_activation(activation), gate)
     return [Slope(torch.cat([slope * value, active], -1)), AddHalves()], active * value

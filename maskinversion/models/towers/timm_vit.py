@@ -3,10 +3,6 @@
 from copy import deepcopy
 
 import torch
-from timm.layers import Attention, AttentionPoolLatent, AttentionRope, PatchEmbed, apply_rot_embed_cat
-from timm.models.eva import Eva, EvaAttention, EvaBlock, EvaBlockPostNorm
-from timm.models.vision_transformer import Block as VitBlock
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
@@ -15,12 +11,17 @@ from ...explain.base import Head, LayerMap
 from ...explain.chain import ChainMap
 from ...explain.linearized import LinearizedLayer, Residual, Slope
 from ...explain.pooler import PoolerMap, cosine_slope
-from .base import Tower
-from .reading import NOTHING, at_least_float32, linearise, linearise_all, positions, read_norm
+from .base import Tower, family
+from .reading import LINEARS, NOTHING, at_least_float32, is_a, linearise, linearise_all, positions, read_norm
 
 NONE = nn.Identity()
+BLOCKS = ("timm.Block", "timm.EvaBlock", "timm.EvaBlockPostNorm")
+ATTENTIONS = ("timm.Attention", "timm.EvaAttention", "timm.AttentionRope")
+# How the names of those of timm's ViTs begin that this reads.
+NAMES = ("vit_medium_patch", "vit_base_patch", "vit_large_patch", "vit_so400m_patch", "vit_giantopt", "vit_pe_core", "eva")
 
 
+@family
 class TimmViT(Tower):
     """Reads the `TimmModel` of an open_clip model without a hook, a copy of its weights or a change to it.
 
@@ -33,7 +34,11 @@ class TimmViT(Tower):
     @staticmethod
     def reads(model: object) -> bool:
         trunk = getattr(getattr(model, "visual", model), "trunk", None)
-        return isinstance(trunk, (Eva, VisionTransformer))
+        return is_a(trunk, "timm.Eva", "timm.VisionTransformer")
+
+    @staticmethod
+    def reads_config(vision: dict) -> bool:
+        return (vision.get("timm_model_name") or "").startswith(NAMES)
 
     def __init__(self, model: nn.Module):
         visual = getattr(model, "visual", model)
@@ -94,12 +99,14 @@ class TimmViT(Tower):
         """The map of a block that takes `tokens` [N, d]."""
         attention = block.attn
         before, after = (block.norm1, block.norm2), (NONE, NONE)
-        if isinstance(block, EvaBlockPostNorm):
+        if is_a(block, "timm.EvaBlockPostNorm"):
             before, after = after, before
         _, entering = linearise(before[0], tokens)
         q, k, v = (t.unflatten(-1, (attention.num_heads, -1)) for t in query_key_value(attention, entering))
         q, k = (linearise(norm, t)[1].transpose(0, 1) for norm, t in ((attention.q_norm, q), (attention.k_norm, k)))
         if rope is not None:
+            from timm.layers import apply_rot_embed_cat
+
             half, keep, rope = attention.rotate_half, attention.num_prefix_tokens, at_least_float32(rope)
             q, k = (torch.cat([t[:, :keep], apply_rot_embed_cat(t[:, keep:], rope, half=half)], dim=1) for t in (q, k))
         mixed = scaled_dot_product_attention(q, k, v.transpose(0, 1)).transpose(0, 1).flatten(1)
@@ -113,7 +120,7 @@ class TimmViT(Tower):
     def read_head(self) -> Head:
         """From the mean token on; the norm is before or after the model's own pooling, which is one norm either way."""
         trunk = self.trunk
-        norm = trunk.norm if isinstance(trunk.norm, nn.LayerNorm) else trunk.fc_norm
+        norm = trunk.fc_norm if is_a(trunk.norm, nn.Identity) else trunk.norm
         corners = torch.eye(trunk.embed_dim + 1, trunk.embed_dim).roll(1, 0)  # zero, then the axes
         corners = corners.to(at_least_float32(self.projection))
         _, moved = linearise_all([trunk.head, self.visual.head], corners)
@@ -123,7 +130,7 @@ class TimmViT(Tower):
         """The map of the tokens [N, d] as the pooler's one query sees them."""
         trunk, pooler = self.trunk, self.trunk.attn_pool
         patches = len(tokens) - self.prefix
-        if isinstance(trunk, VisionTransformer) and not trunk.pool_include_prefix:
+        if is_a(trunk, "timm.VisionTransformer") and not trunk.pool_include_prefix:
             tokens = tokens[self.prefix :]
         _, query = linearise(pooler.q, at_least_float32(pooler.latent[0]))
         k, v = linearise(pooler.kv, tokens)[1].chunk(2, -1)
@@ -155,19 +162,20 @@ def check_supported(visual: nn.Module) -> None:
     """Raises ModelError, which says why this vision model cannot be used."""
     trunk = visual.trunk
     use = "use a ViT such as ViT-B-16 or ViT-B-16-SigLIP"
-    if type(trunk.patch_embed) is not PatchEmbed:
+    if not is_a(trunk.patch_embed, "timm.PatchEmbed"):
         raise ModelError(f"this model cuts its patches with a {type(trunk.patch_embed).__name__}, which is not supported: {use}")
     for block in trunk.blocks:
-        if type(block) not in (VitBlock, EvaBlock, EvaBlockPostNorm):
+        if not is_a(block, *BLOCKS):
             raise ModelError(f"this model's blocks are {type(block).__name__}, which is not supported: {use}")
-        if type(block.attn) not in (Attention, EvaAttention, AttentionRope):
+        if not is_a(block.attn, *ATTENTIONS):
             raise ModelError(f"this model's attention is {type(block.attn).__name__}, which is not supported: {use}")
         if getattr(block.attn, "gate", None) is not None:
             raise ModelError(f"this model gates its attention, which is not supported: {use}")
     pooler = trunk.attn_pool
-    if pooler is not None and (type(pooler) is not AttentionPoolLatent or pooler.latent_len != 1 or pooler.pos_embed is not None):
+    usual = is_a(pooler, "timm.AttentionPoolLatent") and pooler.latent_len == 1 and pooler.pos_embed is None
+    if pooler is not None and not usual:
         raise ModelError(f"this model's pooler is a {type(pooler).__name__} of another kind than SigLIP's: {use}")
     if pooler is None and trunk.global_pool not in ("token", "avg"):
         raise ModelError(f"this model pools with {trunk.global_pool!r}, which is not supported: {use}")
-    if any(not isinstance(layer, (nn.Linear, *NOTHING)) for layer in (trunk.head, *visual.head)):
+    if not all(is_a(layer, *LINEARS, *NOTHING) for layer in (trunk.head, *visual.head)):
         raise ModelError(f"this model's projection is not linear, which is not supported: {use}")

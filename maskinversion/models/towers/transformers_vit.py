@@ -14,15 +14,15 @@ from ...explain.base import Head, LayerMap, Norm
 from ...explain.block import Block, BlockMap
 from ...explain.linearized import Residual
 from ...explain.pooler import PoolerMap, cosine_slope
-from .base import Tower
-from .reading import at_least_float32, linearise, linearise_all, positions
+from .base import CLIP_PIXELS, Tower, family
+from .reading import LINEARS, NORMS, at_least_float32, expect, linearise, linearise_all, positions
 
 CLIP_NAMES = ("CLIPVisionModelWithProjection", "CLIPModel", "MetaClip2VisionModelWithProjection", "MetaClip2Model")
 SIGLIP_NAMES = ("SiglipVisionModel", "SiglipModel", "Siglip2VisionModel", "Siglip2Model")
-CLIP_PIXELS = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 SIGLIP_PIXELS = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 
+@family
 class TransformersViT(Tower):
     """Reads transformers' CLIP, MetaCLIP 2, SigLIP and SigLIP 2 without a hook, a copy of their weights or a change to them.
 
@@ -95,6 +95,7 @@ class TransformersViT(Tower):
         if not wanted or self.pooler is not None:
             after = y + mlp.fc2(activation(mlp.fc1(block.layer_norm2(y))))
             return after, self.read_pooler(at_least_float32(after[0])) if wanted else None
+        self.check_readable(attention.out_proj, mlp.fc1, mlp.fc2, block.layer_norm2, self.vision.post_layernorm)
         y = at_least_float32(y[0])
         read = Block(
             values=at_least_float32(v[0]).transpose(0, 1),
@@ -113,6 +114,11 @@ class TransformersViT(Tower):
         found = BlockMap(read, Head(norm_like(self.vision.post_layernorm, y), projection), self.prefix)
         return found.leaving[None].to(tokens.dtype), found
 
+    def check_readable(self, *layers: nn.Module) -> None:
+        """Raises ModelError for layers that may compute something else than their weights say."""
+        for layer in layers:
+            expect(layer, *LINEARS, *NORMS)
+
     def embed(self, tokens: Tensor) -> Tensor:
         norm = self.vision.post_layernorm
         if self.pooler is not None:
@@ -124,6 +130,7 @@ class TransformersViT(Tower):
     def read_pooler(self, tokens: Tensor) -> PoolerMap:
         """The map of the tokens [N, d], at least float32, that leave a block, as the pooler sees them."""
         pooler, attention = self.pooler, self.pooler.attention
+        expect(attention, nn.MultiheadAttention)
         weights, biases = (at_least_float32(part).chunk(3) for part in (attention.in_proj_weight, attention.in_proj_bias))
         q, k, v = (
             linear(x, weight, bias).unflatten(-1, (attention.num_heads, -1)).transpose(0, 1)
@@ -135,6 +142,7 @@ class TransformersViT(Tower):
         return PoolerMap(v.transpose(0, 1), [*chain, Residual(inside)], cosine_slope((out + more)[0]), self.prefix)
 
 
+@family
 class NativeClipVision(TransformersViT):
     """Reads a `comfy.clip_vision.ClipVisionModel`, whose weights may be in any precision and on any device.
 
@@ -168,6 +176,9 @@ class NativeClipVision(TransformersViT):
     @property
     def device(self) -> torch.device:
         return self.source.load_device
+
+    def check_readable(self, *layers: nn.Module) -> None:
+        """ComfyUI has classes of its own, several for the same layer, which differ in how the weights are kept and cast."""
 
 
 def no_space(name: str, vision: nn.Module) -> str:

@@ -1,24 +1,19 @@
-"""The arguments of `maskinversion eval`, and the settings that they make."""
+"""`maskinversion eval`"""
 
 import argparse
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
-from ..geometry import FITS
-from ..inverter import PRECISIONS
-from ..tasks.classify import TEMPLATES
-from .ablation import OBJECTIVES
-from .baselines import METHODS
-from .masks import QUALITIES
-from .run import Settings
+from ..evaluation.settings import LOSSES, METHODS, QUALITIES, WHOLE_PICTURE, Settings
+from ..settings import PRECISIONS
+from ..tasks.phrases import TEMPLATES
+from .arguments import add_model
 
 HELP = {
     "coco": "instances in COCO's format: given a mask, which class (also PascalVOC, Context, OpenImages, converted)",
     "refcoco": "RefCOCO, RefCOCO+, RefCOCOg: masks and expressions of one picture, each way",
     "phrasecut": "PhraseCut: the same",
 }
-WHOLE_PICTURE = [fit for fit in FITS if fit != "crop"]  # which would leave some regions out
 ANNOTATIONS = {
     "coco": "instances_val2017.json or the like",
     "refcoco": "the instances.json that comes with the expressions",
@@ -26,8 +21,8 @@ ANNOTATIONS = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser, add_model: Callable[[argparse.ArgumentParser], None]) -> None:
-    """One subcommand for each format. add_model: adds --clip, --architecture and --device."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One subcommand for each format."""
     kinds = parser.add_subparsers(required=True, metavar="FORMAT", dest="dataset")
     for name, words in HELP.items():
         kind = kinds.add_parser(name, help=words)
@@ -56,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser, add_model: Callable[[argparse
         several.add_argument("--lr", type=float, nargs="+", default=[0.1])
         several.add_argument("--alpha", type=float, nargs="+", default=[], help="default: 0 for classes, 5 for expressions")
         several.add_argument("--layers", type=int, nargs="+", default=[1])
-        several.add_argument("--loss", nargs="+", choices=list(OBJECTIVES), default=["dice"])
+        several.add_argument("--loss", nargs="+", choices=LOSSES, default=["dice"])
         several.add_argument("--image-size", type=int, nargs="+", default=[None], help="pixels that the model sees")
         several.add_argument("--fit", nargs="+", choices=WHOLE_PICTURE, default=["stretch"])
         kind.add_argument(
@@ -69,3 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser, add_model: Callable[[argparse
 def settings_of(args: argparse.Namespace) -> Settings:
     names = {field.name for field in dataclasses.fields(Settings)}
     return Settings(**{name: tuple(v) if isinstance(v, list) else v for name, v in vars(args).items() if name in names})
+
+
+def run(args: argparse.Namespace) -> None:
+    from ..evaluation.run import evaluate
+
+    evaluate(settings_of(args))

@@ -1,0 +1,77 @@
+"""`maskinversion classify`"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from ..tasks.phrases import CLASS_TEMPLATE, NAMES, TEMPLATES
+from .arguments import add_inversion, add_model, invert_files, make_inverter, saved_tokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..models.clip import Clip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", type=Path, help="a picture, or the tokens.safetensors that `invert` wrote")
+    parser.add_argument("--mask", type=Path, action="append", help="white where the region is; may be repeated")
+    parser.add_argument("--phrase", action="append", help="may be repeated; the bundled model has its own list")
+    parser.add_argument("--phrases", type=Path, help="a text file with a phrase a line")
+    parser.add_argument("--list", choices=NAMES, help="phrases that come with the library")
+    parser.add_argument(
+        "--template",
+        action="append",
+        help=f"what a phrase is put into (default: {CLASS_TEMPLATE!r}); several are averaged; or one of {', '.join(TEMPLATES)}",
+    )
+    parser.add_argument("--top", type=int, default=5, help="how many phrases to print for each region (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_model(parser)
+    add_inversion(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    from ..identity import check_made_with
+
+    phrases = list(args.phrase or [])
+    if args.phrases:
+        try:
+            phrases += args.phrases.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"the phrases could not be read from {args.phrases} ({error})") from error
+    if args.list or (not phrases and args.clip == "bundled"):
+        phrases += NAMES[args.list or "bundled"]()
+    inverter = make_inverter(args)
+    tokens = saved_tokens(args)
+    if tokens is None:
+        tokens = invert_files(inverter, args.image, args.mask)[2]
+    else:
+        check_made_with([tokens], inverter.clip, "give that one as --clip", what=f"{args.image} was")
+    templates = [template for given in args.template or [CLASS_TEMPLATE] for template in TEMPLATES.get(given, [given])]
+    print_classification(tokens.embeddings, inverter.clip, phrases, templates, args.top, args.json)
+
+
+def print_classification(
+    embeddings: Tensor,
+    clip: Clip,
+    phrases: list[str],
+    templates: str | list[str] = CLASS_TEMPLATE,
+    top: int = 5,
+    as_json: bool = False,
+) -> None:
+    from ..tasks.classify import classify
+
+    found = classify(embeddings, clip, phrases, templates)
+    values, indices = found.probabilities.topk(min(top, len(found.phrases)))
+    regions = [
+        {found.phrases[i]: round(v, 4) for i, v in zip(i_row, v_row)} for i_row, v_row in zip(indices.tolist(), values.tolist())
+    ]
+    if as_json:
+        print(json.dumps(regions, indent=2))
+        return
+    for number, region in enumerate(regions):
+        print(f"region {number}: " + ", ".join(f"{phrase} {probability:.0%}" for phrase, probability in region.items()))

@@ -1,0 +1,58 @@
+"""What can be chosen for an inversion. It stands by itself, so that it can be listed without torch."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from numbers import Integral
+from typing import Any
+
+from .errors import InputError
+
+FITS = ("stretch", "pad", "crop", "aspect")
+PRECISIONS = ("exact", "fast")
+
+
+def setting(default: object, help: str, choices: Sequence[str] | None = None) -> Any:
+    """A field with its one-line description, which the command line shows, and the words that it can be, if only some."""
+    return field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclass(frozen=True)
+class InversionSettings:
+    """How regions are inverted.
+
+    iterations: K, steps of AdamW (paper: 10).
+    lr: its rate. The published class's default is 0.1; its README example uses 0.5. Embeddings are not normalised, so what a
+        rate does depends on the length of the model's embeddings.
+    alpha: pulls the token towards the global embedding; 0 is the region only, 5 keeps context (paper, section 4).
+    layers: how many of the last blocks the map sums over (reference: 1).
+    image_size: side of the square that the model sees, in pixels; None is the model's own. A multiple of its patch size.
+    fit: `stretch`, `pad`, `crop` or `aspect`, see `Geometry`.
+    precision: `exact`, or `fast`: the large products in bfloat16, where that is faster on this device; the map, the loss and the
+        steps stay in float32.
+    tolerance: stop early, once no mask's loss has changed by this much in a step; 0 does all iterations, as the reference.
+
+    Raises InputError for a value that cannot be used.
+    """
+
+    iterations: int = setting(10, "steps")
+    lr: float = setting(0.1, "learning rate")
+    alpha: float = setting(0.0, "pull towards the whole image; 0 is the region only")
+    layers: int = setting(1, "last blocks that the map sums over")
+    image_size: int | None = setting(None, "pixels that the model sees (default: its own)")
+    fit: str = setting("stretch", "how the picture becomes what the model sees", FITS)
+    precision: str = setting("exact", "fast: large products in bfloat16", PRECISIONS)
+    tolerance: float = setting(0.0, "stop once no loss has changed by this much in a step; 0 does all steps")
+
+    def __post_init__(self):
+        for what in ("iterations", "layers"):
+            if not isinstance(getattr(self, what), Integral) or getattr(self, what) < 1:
+                raise InputError(f"{what} is {getattr(self, what)}; it must be a whole number of at least 1")
+        if not 0 < self.lr < math.inf:
+            raise InputError(f"lr is {self.lr}; it must be above 0")
+        for what in ("alpha", "tolerance"):
+            if not 0 <= getattr(self, what) < math.inf:
+                raise InputError(f"{what} is {getattr(self, what)}; it must not be negative")
+        for what, known in (("fit", FITS), ("precision", PRECISIONS)):
+            if getattr(self, what) not in known:
+                raise InputError(f"{what} is {getattr(self, what)!r}; it must be one of {', '.join(known)}")
