@@ -13,7 +13,7 @@ NAMES = """
 import json, sys
 from maskinversion.models import catalogue
 names = catalogue.pretrained_names()
-print(json.dumps([names, [name for name in sys.modules if "open_clip" in name]]))
+print(json.dumps([names, [name for name in sys.modules if name.partition(".")[0] == "open_clip"]]))
 """
 
 
