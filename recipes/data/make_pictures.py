@@ -1,20 +1,18 @@
 """Draw the README's picture, and the cards of the templates that run offline, from the bundled models.
 
-    python recipes/make_pictures.py regions  # writes docs/regions.png
-    python recipes/make_pictures.py cards    # writes the pictures beside workflows/*.json
+    python -m recipes.data.make_pictures regions  # writes docs/regions.png
+    python -m recipes.data.make_pictures cards    # writes the pictures beside workflows/*.json
 
 The README's picture is an example scene, and what the token of each of its regions looks at and is nearest to: the name under each
 region is the likeliest of all the names that the bundled model knows.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 import maskinversion as mi
 from maskinversion.bundled import bundled_classes, load_example
 from maskinversion.drawing.labels import draw_labels
@@ -25,7 +23,7 @@ from maskinversion.tasks.caption import load_captioner
 from maskinversion.tasks.classify import classify
 from maskinversion.tasks.diffusion import Settings, load_decoder
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXAMPLES = ("zoo", "breakfast")
 STRIP, FONT = 44, ImageFont.load_default(24)
 CARD = (540, 200)

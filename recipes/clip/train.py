@@ -1,7 +1,7 @@
 """Train the bundled CLIP on emoji scenes, from nothing, on the CPU or a GPU.
 
-    python recipes/train_clip.py --steps 6000 --cooldown 1500       # resumes from recipes/build/clip.safetensors
-    python recipes/train_clip.py --export                           # writes maskinversion/bundled/ in local-dir format
+    python -m recipes.clip.train --steps 6000 --cooldown 1500       # resumes from recipes/build/clip.safetensors
+    python -m recipes.clip.train --export                           # writes maskinversion/bundled/ in local-dir format
 
 Four losses. Two are a CLIP's own, contrastive between a scene and (a) the name of every class in a prompt, (b) the captions of
 the batch. Several objects are in a scene, so several texts are right: the target is spread evenly over them, as in Yang et al.,
@@ -31,11 +31,12 @@ import torch
 import torch.nn.functional as F
 from open_clip.pos_embed import get_2d_sincos_pos_embed
 from safetensors.torch import load_file, save_file
-from scenes import BUILD, IMAGE_SIZE, TRAINED_KINDS, TRAINING_STYLES, Scenes
 from torch.utils.data import DataLoader, IterableDataset
 
+from recipes.common.scenes import BUILD, IMAGE_SIZE, TRAINED_KINDS, TRAINING_STYLES, Scenes
+
 log = logging.getLogger("train_clip")
-BUNDLED = Path(__file__).parents[1] / "maskinversion" / "bundled"
+BUNDLED = Path(__file__).parents[2] / "maskinversion" / "bundled"
 CONTEXT = 24
 MODEL = {
     "embed_dim": 64,

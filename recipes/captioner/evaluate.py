@@ -1,26 +1,23 @@
 """Does the bundled captioner name the region? Tokens of MaskInversion against the global embedding and masked crops.
 
-    python recipes/evaluate_captioner.py --scenes 100      # prints a Markdown table, writes recipes/build/captioner-evaluation.json
+    python -m recipes.captioner.evaluate --scenes 100      # prints a Markdown table, writes recipes/build/captioner-evaluation.json
 
 For each object of a scene, one caption, decoded greedily. `named`: the object's name is in it, word for word, the longest name
 first, so that a "red apple" is no other apple. `only`: it is, and no other name. Scenes, seed and intervals are as in
-evaluate_clip.py, so they are none that the CLIP or the captioner was trained with.
+clip/evaluate.py, so they are none that the CLIP or the captioner was trained with.
 """
 
 import argparse
 import json
 import re
-import sys
-from pathlib import Path
 
 import numpy as np
 import torch
-from evaluate_clip import crops, wilson
-from scenes import BUILD, HELD_OUT_KINDS, HELD_OUT_STYLES, TRAINED_KINDS, TRAINING_STYLES, Scene, Scenes
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 import maskinversion as mi
 from maskinversion.tasks.caption import Captioner, Decoding, load_captioner
+from recipes.clip.evaluate import crops, wilson
+from recipes.common.scenes import BUILD, HELD_OUT_KINDS, HELD_OUT_STYLES, TRAINED_KINDS, TRAINING_STYLES, Scene, Scenes
 
 METHODS = ("global", "masked crop", "MaskInversion")
 

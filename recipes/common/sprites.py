@@ -1,8 +1,8 @@
 """Fetch openly licensed emoji art from the npm registry and render it to one array of sprites.
 
-    python recipes/sprites.py            # writes recipes/build/sprites.npz (about 25 MB), 2 minutes
+    python -m recipes.common.sprites            # writes recipes/build/sprites.npz (about 25 MB), 2 minutes
 
-Needs npm on the PATH and `pip install resvg-py`. Every class of classes.json is drawn in every style that has it.
+Needs npm on the PATH and `pip install resvg-py`. Every class of data/classes.json is drawn in every style that has it.
 """
 
 import io
@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-HERE = Path(__file__).parent
-BUILD = HERE / "build"
+RECIPES = Path(__file__).parents[1]
+BUILD = RECIPES / "build"
 SIZE = 96  # pixels, the side of every sprite
 
 # style -> (npm package, licence). Every style is a drawing of its own, by other artists.
@@ -126,7 +126,7 @@ def tighten(image: Image.Image) -> np.ndarray:
 
 
 def main() -> None:
-    classes = json.loads((HERE / "classes.json").read_text(encoding="utf-8"))
+    classes = json.loads((RECIPES / "data" / "classes.json").read_text(encoding="utf-8"))
     BUILD.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as temp:
         folder = Path(temp)

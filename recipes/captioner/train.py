@@ -1,8 +1,8 @@
 """Train the bundled captioner: a ClipCap in miniature (Mokady et al., arXiv 2111.09734), from nothing, on the CPU or a GPU.
 
-    python recipes/train_captioner.py embed             # draws scenes and embeds them with the bundled CLIP
-    python recipes/train_captioner.py train             # resumes from what it left in recipes/build
-    python recipes/train_captioner.py export            # writes maskinversion/bundled/captioner
+    python -m recipes.captioner.train embed             # draws scenes and embeds them with the bundled CLIP
+    python -m recipes.captioner.train train             # resumes from what it left in recipes/build
+    python -m recipes.captioner.train export            # writes maskinversion/bundled/captioner
 
 It sees image embeddings of the bundled CLIP only, never a token of MaskInversion: of scenes of one object, of the trained styles
 and kinds, divided by their length, with noise. (Trained on scenes of up to four, it took what a token keeps of its surroundings for
@@ -11,30 +11,27 @@ and nothing else: from an embedding of this CLIP no more than a third of the var
 vocabulary is a byte pair encoding of these captions. Unlike a published ClipCap, whose GPT-2 has read the web, this one knows no
 other words.
 
---bf16 pays where train_clip.py says so.
+--bf16 pays where clip/train.py says so.
 """
 
 import argparse
 import itertools
 import json
 import logging
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from scenes import BUILD, TRAINED_KINDS, TRAINING_STYLES, Scenes
 from tokenizers import ByteLevelBPETokenizer
-from train_clip import with_article
-from train_decoder import Run, embed, trained
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 import maskinversion as mi
 from maskinversion.tasks.caption import BUNDLED_CAPTIONER, HEAD, ClipCap, MlpMapper, load_captioner
+from recipes.clip.train import with_article
+from recipes.common.scenes import BUILD, TRAINED_KINDS, TRAINING_STYLES, Scenes
+from recipes.decoder.train import Run, embed, trained
 
 log = logging.getLogger("train_captioner")
 EMBEDDINGS = BUILD / "captioner-embeddings.npz"

@@ -1,8 +1,8 @@
 """Does a picture made of a region's token show what is in the region? And a sheet of examples to look at.
 
-    python recipes/evaluate_decoder.py judge              # trains the judge, 5 minutes; writes recipes/build/judge.safetensors
-    python recipes/evaluate_decoder.py measure            # prints a Markdown table, writes recipes/build/decoder-evaluation.json
-    python recipes/evaluate_decoder.py grid               # writes docs/generated.png from the bundled models; needs no judge
+    python -m recipes.decoder.evaluate judge              # trains the judge, 5 minutes; writes recipes/build/judge.safetensors
+    python -m recipes.decoder.evaluate measure            # prints a Markdown table, writes recipes/build/decoder-evaluation.json
+    python -m recipes.decoder.evaluate grid               # writes docs/generated.png from the bundled models; needs no judge
 
 The judge is a small convolutional network that knows nothing of the CLIP: it is trained to name what is drawn in a scene, by the
 scene's labels alone. For one object of each of 200 scenes that nothing was trained on, the bundled decoder makes a picture of the
@@ -13,28 +13,26 @@ judge's first answer is the masked object; `another`: it is another object of th
 import argparse
 import json
 import logging
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from evaluate_clip import crops, wilson
 from PIL import Image, ImageDraw, ImageFont
 from safetensors.torch import load_file, save_file
-from scenes import BUILD, HELD_OUT_STYLES, TRAINED_KINDS, TRAINING_STYLES, Scene, Scenes
 from torch import nn
-from train_decoder import SIDE, alone
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 import maskinversion as mi
 from maskinversion.drawing.overlay import overlay
 from maskinversion.operations import nothing
 from maskinversion.tasks.diffusion import Decoder, load_decoder
+from recipes.clip.evaluate import crops, wilson
+from recipes.common.scenes import BUILD, HELD_OUT_STYLES, TRAINED_KINDS, TRAINING_STYLES, Scene, Scenes
+from recipes.decoder.train import SIDE, alone
 
 log = logging.getLogger("evaluate_decoder")
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 JUDGE = BUILD / "judge.safetensors"
 METHODS = ("global embedding", "masked crop", "MaskInversion", "the object alone (ceiling)")
 KINDS = ("plain", "clutter", "overlap")

@@ -1,10 +1,10 @@
 """Train the bundled decoder: a Kandinsky 2.2 decoder in miniature, from nothing, on the CPU or a GPU.
 
-    python recipes/train_decoder.py pictures                          # draws them and embeds them with the bundled CLIP, 10 minutes
-    python recipes/train_decoder.py autoencoder --steps 3000          # the VQModel that turns pictures into latents and back
-    python recipes/train_decoder.py decoder --steps 9000              # a picture from an image embedding
-    python recipes/train_decoder.py inpaint --steps 3000              # the same into a hole, from the decoder's weights
-    python recipes/train_decoder.py export                            # writes maskinversion/bundled/decoder and decoder-inpaint
+    python -m recipes.decoder.train pictures                          # draws them and embeds them with the bundled CLIP, 10 minutes
+    python -m recipes.decoder.train autoencoder --steps 3000          # the VQModel that turns pictures into latents and back
+    python -m recipes.decoder.train decoder --steps 9000              # a picture from an image embedding
+    python -m recipes.decoder.train inpaint --steps 3000              # the same into a hole, from the decoder's weights
+    python -m recipes.decoder.train export                            # writes maskinversion/bundled/decoder and decoder-inpaint
 
 Each resumes from what it left in recipes/build or, where there is nothing, goes on from the weights that are bundled already. The
 models see image embeddings of the bundled CLIP only, never a token of MaskInversion, with noise; some are left out, for guidance to
@@ -14,15 +14,13 @@ object back into its scene, from the embedding of it alone. Losses are weighted 
 Min-SNR Weighting Strategy" (ICCV 2023). The second half of the U-Net's output, a variance in Kandinsky's, is not trained, and the
 scheduler (DDIM) does not read it.
 
---bf16 pays where train_clip.py says so.
+--bf16 pays where clip/train.py says so.
 """
 
 import argparse
 import json
 import logging
-import sys
 import time
-from pathlib import Path
 
 import diffusers
 import numpy as np
@@ -30,14 +28,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from scenes import BUILD, TRAINED_KINDS, TRAINING_STYLES, Scene, Scenes, background
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 import maskinversion as mi
 from maskinversion.bundled import BUNDLED
 from maskinversion.operations import nothing
 from maskinversion.tasks.diffusion import ABOUT
+from recipes.common.scenes import BUILD, TRAINED_KINDS, TRAINING_STYLES, Scene, Scenes, background
 
 log = logging.getLogger("train_decoder")
 SIDE = 64  # pixels, of the pictures that the decoder makes

@@ -1,28 +1,26 @@
 """How well does the bundled CLIP name a region? MaskInversion against the global embedding and crops.
 
-    python recipes/evaluate_clip.py --scenes 300          # prints a Markdown table, writes recipes/build/evaluation.json
+    python -m recipes.clip.evaluate --scenes 300          # prints a Markdown table, writes recipes/build/evaluation.json
 
 Every scene has objects of different classes with exact masks. For each object: top-1 and top-5 over all class names, and
 `own`: how often its name wins among the names of its own scene. The scenes are drawn anew from a seed that training never
-uses. Intervals are 95% Wilson intervals. See scenes.py for the kinds of scene, sprites.py for the styles. `maskinversion eval`, on
-what make_dataset.py writes, has more methods and settings; this one needs no files, and its masks are soft.
+uses. Intervals are 95% Wilson intervals. See common/scenes.py for the kinds of scene, common/sprites.py for the styles.
+`maskinversion eval`, on what data/make_dataset.py writes, has more methods and settings; this one needs no files, and its masks
+are soft.
 """
 
 import argparse
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scenes import BUILD, HELD_OUT_KINDS, HELD_OUT_STYLES, TRAINED_KINDS, TRAINING_STYLES, Scene, Scenes
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 import maskinversion as mi
 from maskinversion.evaluation.baselines import crop, masked_crop, to_pil
 from maskinversion.evaluation.protocols import wilson
 from maskinversion.geometry import as_pixels
+from recipes.common.scenes import BUILD, HELD_OUT_KINDS, HELD_OUT_STYLES, TRAINED_KINDS, TRAINING_STYLES, Scene, Scenes
 
 METHODS = ("global", "box crop", "masked crop", "MaskInversion")
 TEMPLATE = "a photo of a {}"

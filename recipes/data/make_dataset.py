@@ -1,6 +1,6 @@
 """Write drawn scenes as a data set in published formats, for `maskinversion eval` without any download.
 
-    python recipes/make_dataset.py --out recipes/build/held-out --style held-out --kinds plain overlap --scenes 250
+    python -m recipes.data.make_dataset --out recipes/build/held-out --style held-out --kinds plain overlap --scenes 250
     maskinversion eval coco --annotations recipes/build/held-out/instances.json --images recipes/build/held-out/images --out OUT
     maskinversion eval refcoco --refs recipes/build/held-out/refs.json --annotations ... --images ... --out OUT
 
@@ -8,7 +8,7 @@
 refs(unc).p holds: expressions such as "the fox", "the left fox" or "the large fox at the bottom", and only such as mean one object.
 With --twins, that part of the scenes has two objects of one class, which only where they are or how large they are tells apart.
 
-Needs `pip install pycocotools`, and recipes/sprites.py once. Scenes are drawn from a seed that training never uses.
+Needs `pip install pycocotools`, and recipes.common.sprites once. Scenes are drawn from a seed that training never uses.
 """
 
 import argparse
@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from pycocotools import mask as runs
-from scenes import HELD_OUT_KINDS, IMAGE_SIZE, TRAINED_KINDS, Scene, Scenes
-from sprites import HELD_OUT_STYLES, TRAINING_STYLES
+
+from recipes.common.scenes import HELD_OUT_KINDS, IMAGE_SIZE, TRAINED_KINDS, Scene, Scenes
+from recipes.common.sprites import HELD_OUT_STYLES, TRAINING_STYLES
 
 STYLES = {"trained": TRAINING_STYLES, "held-out": HELD_OUT_STYLES}
 APART = 0.2  # of the side: how far the centres of twins must be from one another for "left" to be beyond doubt

@@ -1,6 +1,6 @@
 """Compose pictures of several emoji, with the exact mask of every object.
 
-    python recipes/scenes.py --out recipes/build/preview.png          # a sheet of examples to look at
+    python -m recipes.common.scenes --out recipes/build/preview.png          # a sheet of examples to look at
 
 Kinds of scene. Trained: `plain` (objects apart on a colour, gradient or cloud background) and `clutter` (the same among
 shapes that no caption names). Held out from training: `overlap` (objects hide parts of one another) and `crowd`
@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
-from sprites import BUILD, HELD_OUT_STYLES, SIZE, TRAINING_STYLES
+
+from recipes.common.sprites import BUILD, HELD_OUT_STYLES, SIZE, TRAINING_STYLES
 
 IMAGE_SIZE = 96  # pixels, the side of a scene
 TRAINED_KINDS = ("plain", "clutter")
@@ -32,7 +33,7 @@ class Scenes:
 
     def __init__(self, styles: tuple[str, ...], path: Path = BUILD / "sprites.npz"):
         if not path.is_file():
-            raise SystemExit(f"{path} is missing: run `python recipes/sprites.py` first")
+            raise SystemExit(f"{path} is missing: run `python -m recipes.common.sprites` first")
         data = np.load(path)
         keep = np.isin(data["style_of"], styles)
         self.names = [str(name) for name in data["names"]]
