@@ -9,7 +9,6 @@ uses. Intervals are 95% Wilson intervals. See common/scenes.py for the kinds of 
 are soft.
 """
 
-import argparse
 import json
 
 import numpy as np
@@ -17,23 +16,16 @@ import torch
 import torch.nn.functional as F
 
 import maskinversion as mi
-from maskinversion.evaluation.baselines import crop, masked_crop, to_pil
-from maskinversion.evaluation.protocols import wilson
-from maskinversion.geometry import as_pixels
-from recipes.common.scenes import BUILD, HELD_OUT_KINDS, HELD_OUT_STYLES, TRAINED_KINDS, TRAINING_STYLES, Scene, Scenes
+from recipes.common.arguments import parser
+from recipes.common.evaluation import Measured, add_scenes, crops, tabulate
+from recipes.common.scenes import Scene
 
 METHODS = ("global", "box crop", "masked crop", "MaskInversion")
 TEMPLATE = "a photo of a {}"
 
 
-def crops(scene: Scene) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """The bounding box of every object, as it is and with everything outside of the mask grey."""
-    pixels, masks = as_pixels(scene.image)[0], torch.from_numpy(scene.masks)
-    return tuple([np.array(to_pil(cut)) for cut in way(pixels, masks)] for way in (crop, masked_crop))
-
-
-def evaluate(clip: mi.Clip, scenes: list[Scene], names: list[str], settings: list[dict], crops_too: bool = True) -> dict:
-    """Hits of every method: {method: array [objects, 3] of top-1, top-5, own}; one MaskInversion column per setting."""
+def evaluate(clip: mi.Clip, scenes: list[Scene], names: list[str], settings: list[dict], crops_too: bool) -> dict[str, Measured]:
+    """Top-1, top-5 and own of every method; MaskInversion is one for each setting."""
     texts = F.normalize(clip.encode_text([TEMPLATE.format(name) for name in names]), dim=-1)
     plain = mi.MaskInverter(clip)
     hits: dict[str, list] = {}
@@ -57,41 +49,24 @@ def evaluate(clip: mi.Clip, scenes: list[Scene], names: list[str], settings: lis
             label = "MaskInversion" + "".join(f" {k}={v}" for k, v in setting.items())
             count(label, tokens.embeddings, scene.classes)
             ious.setdefault(label, []).extend(tokens.iou.tolist())
-    return {m: {"hits": np.array(h, float), "iou": float(np.mean(ious[m])) if m in ious else None} for m, h in hits.items()}
+    return {m: Measured(np.array(h, float), {"IoU": float(np.mean(ious[m])) if m in ious else None}) for m, h in hits.items()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="bundled")
-    parser.add_argument("--scenes", type=int, default=300, help="per row of the table")
-    parser.add_argument(
+    options = parser(__spec__.name, __doc__)
+    options.add_argument("--model", default="bundled")
+    add_scenes(options, 300)
+    options.add_argument(
         "--setting", action="append", type=json.loads, help="""parameters as JSON, such as '{"lr": 0.2}'; may repeat"""
     )
-    parser.add_argument("--kinds", nargs="+", default=[*TRAINED_KINDS, *HELD_OUT_KINDS])
-    parser.add_argument("--no-crops", action="store_true")
-    parser.add_argument("--seed", type=int, default=10_000)
-    args = parser.parse_args()
+    options.add_argument("--no-crops", action="store_true")
+    args = options.parse_args()
     clip = mi.load_clip(args.model)
-    report = []
-    print("| style | scenes | method | top-1 | top-5 | own | IoU |\n|---|---|---|---|---|---|---|")
-    for style, styles in (("trained", TRAINING_STYLES), ("held out", HELD_OUT_STYLES)):
-        source = Scenes(tuple(styles))
-        for kind in args.kinds:
-            rng = np.random.default_rng((args.seed, len(report)))
-            counts = (5, 6) if kind == "crowd" else (2, 3, 4)
-            scenes = [source.draw(rng, kind, int(rng.choice(counts)), augment=False) for _ in range(args.scenes)]
-            for method, found in evaluate(clip, scenes, source.names, args.setting or [{}], not args.no_crops).items():
-                shares = [wilson(column) for column in found["hits"].T]
-                iou = "" if found["iou"] is None else f"{found['iou']:.2f}"
-                print(
-                    f"| {style} | {kind} | {method} | {' | '.join(f'{p:.2f} ({a:.2f}-{b:.2f})' for p, a, b in shares)} | {iou} |",
-                    flush=True,
-                )
-                report.append(
-                    {"style": style, "kind": kind, "method": method, "objects": len(found["hits"]), "iou": found["iou"]}
-                    | dict(zip(("top1", "top5", "own"), shares, strict=True))
-                )
-    (BUILD / "evaluation.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+    def measure(scenes: list[Scene], names: list[str]) -> dict[str, Measured]:
+        return evaluate(clip, scenes, names, args.setting or [{}], not args.no_crops)
+
+    tabulate(args, "evaluation.json", ("top-1", "top-5", "own"), measure, ("IoU",))
 
 
 if __name__ == "__main__":

@@ -7,14 +7,15 @@ scene, so that they also look good on a screen.
 """
 
 import json
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from recipes.common.arguments import parser
+from recipes.common.paths import ROOT
 from recipes.common.scenes import Scenes, background
 
-FOLDER = Path(__file__).parents[2] / "maskinversion" / "bundled" / "examples"
+FOLDER = ROOT / "maskinversion" / "bundled" / "examples"
 SIDE = 384  # pixels
 # name -> style, background seed, and (class, x, y, side) of every object, back to front, in parts of the picture's side
 LAYOUTS = {
@@ -30,6 +31,7 @@ LAYOUTS = {
 
 
 def main() -> None:
+    parser(__spec__.name, __doc__).parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, (style, seed, objects) in LAYOUTS.items():
         scenes = Scenes((style,))

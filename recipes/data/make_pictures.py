@@ -8,7 +8,6 @@ region is the likeliest of all the names that the bundled model knows.
 """
 
 import argparse
-from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -22,8 +21,9 @@ from maskinversion.operations import nothing, pick
 from maskinversion.tasks.caption import load_captioner
 from maskinversion.tasks.classify import classify
 from maskinversion.tasks.diffusion import Settings, load_decoder
+from recipes.common.arguments import parser, run_stage
+from recipes.common.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 EXAMPLES = ("zoo", "breakfast")
 STRIP, FONT = 44, ImageFont.load_default(24)
 CARD = (540, 200)
@@ -51,7 +51,7 @@ def row(clip: mi.Clip, name: str) -> list[Image.Image]:
     return cells
 
 
-def regions() -> None:
+def regions(_args: argparse.Namespace) -> None:
     clip = mi.load_clip("bundled")
     rows = [row(clip, name) for name in EXAMPLES]
     width, height = rows[0][0].size
@@ -77,7 +77,7 @@ def card(name: str, pictures: list[torch.Tensor], texts: list[str]) -> None:
     print(ROOT / "workflows" / f"{name}.jpg")
 
 
-def cards() -> None:
+def cards(_args: argparse.Namespace) -> None:
     clip = mi.load_clip("bundled")
     inverter = mi.MaskInverter(clip)
 
@@ -107,9 +107,7 @@ def cards() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("regions", "cards"))
-    {"regions": regions, "cards": cards}[parser.parse_args().what]()
+    run_stage(parser(__spec__.name, __doc__), {"regions": regions, "cards": cards})
 
 
 if __name__ == "__main__":

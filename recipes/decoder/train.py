@@ -20,226 +20,26 @@ scheduler (DDIM) does not read it.
 import argparse
 import json
 import logging
-import time
 
 import diffusers
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
-from safetensors.torch import load_file, save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import maskinversion as mi
 from maskinversion.bundled import BUNDLED
-from maskinversion.operations import nothing
 from maskinversion.tasks.diffusion import ABOUT
-from recipes.common.scenes import BUILD, TRAINED_KINDS, TRAINING_STYLES, Scene, Scenes, background
+from recipes.common.arguments import add_training, parser, run_stage
+from recipes.common.training import Run
+from recipes.decoder.models import CELL, CHANNELS, SCHEDULE, autoencoder, shipped, trained, unet
+from recipes.decoder.pictures import PICTURES, draw_pictures
 
-log = logging.getLogger("train_decoder")
-SIDE = 64  # pixels, of the pictures that the decoder makes
-CELL = 4  # pixels, the side of one latent
-BACKDROP = (208, 208, 208)  # behind the objects that it makes; some of them are white
-CHANNELS = 8  # numbers of one latent; with Kandinsky's 4, details were lost
-SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "linear", "clip_sample": False, "set_alpha_to_one": False,
-            "steps_offset": 1, "prediction_type": "epsilon"}  # fmt: skip
-SHIPPED = {"autoencoder": "decoder/movq", "decoder": "decoder/unet", "inpaint": "decoder-inpaint/unet"}
-PICTURES = BUILD / "decoder-pictures.npz"
-
-
-def autoencoder() -> diffusers.VQModel:
-    return diffusers.VQModel(
-        block_out_channels=(24, 48, 64), down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
-        latent_channels=CHANNELS, layers_per_block=1, norm_num_groups=8, num_vq_embeddings=1024, vq_embed_dim=CHANNELS,
-    )  # fmt: skip
-
-
-def unet(in_channels: int, width: int) -> diffusers.UNet2DConditionModel:
-    """width: of the embeddings. Kandinsky 2.2's blocks, fewer and narrower."""
-    return diffusers.UNet2DConditionModel(
-        sample_size=SIDE // CELL, in_channels=in_channels, out_channels=2 * CHANNELS,
-        block_out_channels=(64, 96, 160), layers_per_block=1,
-        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D", "SimpleCrossAttnDownBlock2D"),
-        up_block_types=("SimpleCrossAttnUpBlock2D", "SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
-        mid_block_type="UNetMidBlock2DSimpleCrossAttn", addition_embed_type="image", addition_embed_type_num_heads=64,
-        attention_head_dim=32, cross_attention_dim=64, encoder_hid_dim=width, encoder_hid_dim_type="image_proj",
-        resnet_time_scale_shift="scale_shift",
-    )  # fmt: skip
-
-
-def cut_out(scene: Scene, which: int) -> Image.Image | None:
-    """One object of a scene by its mask, RGBA. None where too little of it is seen."""
-    mask = scene.masks[which]
-    rows, columns = np.flatnonzero(mask.max(1) > 0.5), np.flatnonzero(mask.max(0) > 0.5)
-    if len(rows) < 8 or len(columns) < 8:
-        return None
-    cut = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return Image.fromarray(np.dstack([scene.image[cut], (mask[cut] * 255).astype(np.uint8)]))
-
-
-def resized(cutout: Image.Image, longest: float) -> Image.Image:
-    return cutout.resize([max(1, round(side * longest / max(cutout.size))) for side in cutout.size], Image.BICUBIC)
-
-
-def alone(rng: np.random.Generator, scene: Scene, which: int) -> np.ndarray | None:
-    """One object of a scene, somewhere and large on a background of its own: [S, S, 3] uint8. None where too little is seen."""
-    cutout = cut_out(scene, which)
-    if cutout is None:
-        return None
-    size = len(scene.image)
-    cutout = resized(cutout, rng.uniform(0.5, 0.95) * size)
-    canvas = Image.fromarray((background(rng, size).clip(0, 1) * 255).astype(np.uint8))
-    canvas.paste(cutout, [int(rng.integers(0, size - side + 1)) for side in cutout.size], cutout)
-    return np.asarray(canvas)
-
-
-def portrait(cutout: Image.Image) -> np.ndarray:
-    """It alone in the middle, on grey: [SIDE, SIDE, 3] uint8."""
-    cutout = resized(cutout, 0.9 * SIDE)
-    canvas = Image.new("RGB", (SIDE, SIDE), BACKDROP)
-    canvas.paste(cutout, [(SIDE - side) // 2 for side in cutout.size], cutout)
-    return np.asarray(canvas)
-
-
-def hole(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
-    """Where to paint an object, from its mask: grown, or the box around it; [SIDE, SIDE] bool."""
-    small = np.asarray(Image.fromarray(mask).resize((SIDE, SIDE), Image.BOX)) > 0.2
-    grow = int(rng.integers(0, 7))
-    if rng.random() < 0.5:
-        rows, columns = np.flatnonzero(small.max(1)), np.flatnonzero(small.max(0))
-        box = np.zeros_like(small)
-        box[max(rows[0] - grow, 0) : rows[-1] + grow + 1, max(columns[0] - grow, 0) : columns[-1] + grow + 1] = True
-        return box
-    grown = F.max_pool2d(torch.from_numpy(small)[None].float(), 2 * grow + 1, stride=1, padding=grow)
-    return grown[0].bool().numpy()
-
-
-def draw_pictures(args: argparse.Namespace) -> None:
-    """Of each scene and one object of it: scenes and portraits [n, SIDE, SIDE, 3] uint8, the embeddings of the whole and of the
-    object only, somewhere on another background, whole and only [n, D], and a hole around it, holes [n, SIDE, SIDE] bool."""
-    rng = np.random.default_rng(args.seed)
-    drawn = Scenes(tuple(TRAINING_STYLES))
-    inverter = mi.MaskInverter(mi.load_clip("bundled"))
-    scenes, portraits, holes = [], [], []
-    seen: dict[str, list] = {"whole": [], "only": []}  # by the CLIP
-    begin = time.monotonic()
-    while len(holes) < args.count:
-        count = int(rng.choice((1, 2, 3), p=(0.65, 0.2, 0.15)))
-        scene = drawn.draw(rng, TRAINED_KINDS[int(rng.random() < 0.15)], count, augment=rng.random() < 0.5)
-        which = int(rng.integers(count))
-        only = alone(rng, scene, which)
-        if only is None:
-            continue
-        scenes.append(np.asarray(Image.fromarray(scene.image).resize((SIDE, SIDE), Image.BICUBIC)))
-        portraits.append(portrait(cut_out(scene, which)))
-        holes.append(hole(rng, scene.masks[which]))
-        seen["whole"].append(scene.image)
-        seen["only"].append(only)
-    log.info("%d scenes drawn, %.0f a second", len(holes), len(holes) / (time.monotonic() - begin))
-    found = {}
-    with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
-        for name, images in seen.items():
-            found[name] = np.concatenate([embed(inverter.clip, np.stack(images[i : i + 256])) for i in range(0, len(images), 256)])
-    log.info("all embedded, %.0f a second", len(holes) / (time.monotonic() - begin))
-    nothings = np.stack([nothing(inverter.clip, what).embeddings[0].numpy() for what in ("grey", "black")])
-    drawings = {"scenes": scenes, "portraits": portraits, "holes": holes}
-    np.savez(PICTURES, **{name: np.stack(some) for name, some in drawings.items()}, **found, nothings=nothings)
-
-
-@torch.no_grad()
-def embed(clip: mi.Clip, images: np.ndarray) -> np.ndarray:
-    """Image embeddings [n, D] of images [n, S, S, 3] uint8 of the model's own size."""
-    mean, std = (torch.tensor(v) for v in (clip.tower.mean, clip.tower.std))
-    pixels = (torch.from_numpy(images) / 255 - mean) / std
-    return clip.model.encode_image(pixels.movedim(-1, 1).contiguous().to(clip.device)).float().cpu().numpy()
+log = logging.getLogger(__name__)
 
 
 def as_input(pictures: np.ndarray, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(pictures).to(device).movedim(-1, 1) / 127.5 - 1
-
-
-class Run:
-    """A model in training: its optimiser, its average, and how it is saved and resumed. The average is what is exported."""
-
-    def __init__(self, args: argparse.Namespace, name: str, model: torch.nn.Module, start: dict | None = None):
-        self.args, self.path = args, BUILD / f"{name}.safetensors"
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = model.to(self.device).train()
-        self.step = 0
-        self.optimizer = torch.optim.AdamW([p for _, p in self.learning()], lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01)
-        state = load_file(self.path) if self.path.is_file() else None
-        if state is not None:
-            self.step = int(state.pop("step"))
-            self.model.load_state_dict(part(state, "model."))
-            for key, p in self.learning():
-                mean, square = (state[f"{kind}.{key}"].to(p) for kind in ("mean", "square"))
-                self.optimizer.state[p] = {"step": torch.tensor(float(self.step)), "exp_avg": mean, "exp_avg_sq": square}
-            self.average = {k: v.to(self.device) for k, v in part(state, "average.").items()}
-            log.info("resumed %s at step %d", name, self.step)
-        else:
-            if start is not None:
-                self.model.load_state_dict(start)
-            self.average = {k: v.clone() for k, v in self.model.state_dict().items()}
-
-    def learning(self) -> list[tuple[str, torch.nn.Parameter]]:
-        return [(key, p) for key, p in self.model.named_parameters() if p.requires_grad]
-
-    def steps(self):
-        """Yields until --steps are done; the loss that comes back by `learn` is logged."""
-        self.began, self.first, self.running = time.monotonic(), self.step, None
-        while self.step < self.args.steps:
-            rate = self.args.lr * min(1.0, (self.step + 1) / 200, (self.args.steps - self.step) / (0.3 * self.args.steps))
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            yield
-
-    def learn(self, loss: torch.Tensor) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.step += 1
-        decay = min(0.999, (1 + self.step) / (10 + self.step))
-        for key, value in self.model.state_dict().items():
-            self.average[key].lerp_(value, 1 - decay)
-        now = loss.item()
-        self.running = now if self.running is None else 0.98 * self.running + 0.02 * now
-        if self.step % 100 == 0 or self.step == self.args.steps:
-            speed = (self.step - self.first) * self.args.batch / (time.monotonic() - self.began)
-            log.info("step %d loss %.4f, %.0f pictures/s", self.step, self.running, speed)
-        if self.step % 500 == 0 or self.step == self.args.steps:
-            self.save()
-
-    def save(self) -> None:
-        state = {"step": torch.tensor(self.step)}
-        state |= {f"model.{k}": v.contiguous() for k, v in self.model.state_dict().items()}
-        state |= {f"average.{k}": v.contiguous() for k, v in self.average.items()}
-        for key, p in self.learning():
-            state[f"mean.{key}"], state[f"square.{key}"] = self.optimizer.state[p]["exp_avg"], self.optimizer.state[p]["exp_avg_sq"]
-        partial = self.path.with_suffix(".part")
-        save_file(state, partial)
-        partial.replace(self.path)
-
-
-def part(state: dict, prefix: str) -> dict:
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-
-
-def trained(name: str) -> dict:
-    """What is to be used of a model: its average, or what is bundled where it was not trained here."""
-    path = BUILD / f"{name}.safetensors"
-    found = part(load_file(path), "average.") if path.is_file() else shipped(name)
-    if found is None:
-        raise SystemExit(f"{path} is missing: train it first")
-    return found
-
-
-def shipped(name: str) -> dict | None:
-    """Bundled weights, where there are any."""
-    if name not in SHIPPED:
-        return None
-    path = BUNDLED / SHIPPED[name] / "diffusion_pytorch_model.safetensors"
-    return {k: v.float() for k, v in load_file(path).items()} if path.is_file() else None
 
 
 def train_autoencoder(args: argparse.Namespace) -> None:
@@ -253,7 +53,7 @@ def train_autoencoder(args: argparse.Namespace) -> None:
     for _ in run.steps():
         batch = as_input(pictures[rng.integers(0, len(pictures), args.batch)], run.device)
         batch = batch.flip(-1) if rng.random() < 0.5 else batch
-        with torch.autocast(run.device.type, torch.bfloat16, enabled=args.bf16):
+        with run.autocast():
             latents = model.encode(batch).latents.float()
             made = model.decode(latents + 0.05 * torch.randn_like(latents), force_not_quantize=True).sample
         loss, a, b = 0.0, made.float(), batch
@@ -308,7 +108,7 @@ def train_unet(args: argparse.Namespace) -> None:
             mask = kept[chosen]
             sample = torch.cat([sample, clean * mask, mask], 1)
         # On a CPU the fused attention's backward pass is slower for so few words.
-        with torch.autocast(run.device.type, torch.bfloat16, enabled=args.bf16), sdpa_kernel(SDPBackend.MATH):
+        with run.autocast(), sdpa_kernel(SDPBackend.MATH):
             inputs = (t.to(run.device) for t in (sample, time))
             found = run.model(*inputs, None, added_cond_kwargs={"image_embeds": token.to(run.device)}).sample
         error = (found[:, :CHANNELS].float() - noise.to(run.device)).square()
@@ -351,19 +151,12 @@ def codes(latents: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("pictures", "autoencoder", "decoder", "inpaint", "export"))
-    parser.add_argument("--count", type=int, default=40_000, help="of pictures to draw")
-    parser.add_argument("--steps", type=int, default=9000)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--noise", type=float, default=1.2, help="most that is added to an embedding, as a part of its length")
-    parser.add_argument("--bf16", action="store_true", help="see above")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    stages = {"pictures": draw_pictures, "autoencoder": train_autoencoder, "export": export}
-    stages.get(args.what, train_unet)(args)
+    options = parser(__spec__.name, __doc__)
+    add_training(options, steps=9000, batch=64, lr=1e-3)
+    options.add_argument("--count", type=int, default=40_000, help="of pictures to draw")
+    options.add_argument("--noise", type=float, default=1.2, help="most that is added to an embedding, as a part of its length")
+    training = {"autoencoder": train_autoencoder, "decoder": train_unet, "inpaint": train_unet}
+    run_stage(options, {"pictures": draw_pictures, **training, "export": export})
 
 
 if __name__ == "__main__":
