@@ -38,7 +38,7 @@ def test_it_is_small_and_holds_weights_as_safetensors_only():
 
 
 def test_it_paints_what_is_in_the_region(bundled, decoder, zoo):
-    """Judged here by the CLIP that it was trained with; recipes/evaluate_decoder.py has a judge of its own, and more scenes."""
+    """Judged here by the CLIP that it was trained with; recipes/decoder/evaluate.py has a judge of its own, and more scenes."""
     example, tokens = zoo
     pictures = decoder.generate([tokens], replace(SETTINGS, count=2), [nothing(bundled)])
     assert pictures.shape == (6, 64, 64, 3)

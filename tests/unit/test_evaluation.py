@@ -512,8 +512,8 @@ def test_settings_that_cannot_be(tmp_path, changes, message):
 
 
 def test_expressions_of_drawn_scenes_are_unambiguous(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "recipes")
-    from make_dataset import expressions
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
+    from recipes.data.make_dataset import expressions
 
     # Side by side on 96 px: 50 px apart, one 20 x 20 and one 30 x 30, that is 2.25 times the area.
     names, boxes, areas = ["fox", "fox", "cat"], [(0, 0, 20, 20), (45, 0, 30, 30), (0, 60, 20, 20)], [400, 900, 400]

@@ -1,23 +1,27 @@
 """Compose pictures of several emoji, with the exact mask of every object.
 
-    python recipes/scenes.py --out recipes/build/preview.png          # a sheet of examples to look at
+    python -m recipes.common.scenes --out recipes/build/preview.png          # a sheet of examples to look at
 
 Kinds of scene. Trained: `plain` (objects apart on a colour, gradient or cloud background) and `clutter` (the same among
 shapes that no caption names). Held out from training: `overlap` (objects hide parts of one another) and `crowd`
 (5 or 6 small objects).
 """
 
-import argparse
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
-from sprites import BUILD, HELD_OUT_STYLES, SIZE, TRAINING_STYLES
+
+from recipes.common.arguments import parser
+from recipes.common.paths import BUILD
+from recipes.common.sprites import SIZE, STYLES
 
 IMAGE_SIZE = 96  # pixels, the side of a scene
 TRAINED_KINDS = ("plain", "clutter")
 HELD_OUT_KINDS = ("overlap", "crowd")
+KINDS = TRAINED_KINDS + HELD_OUT_KINDS
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,11 @@ class Scene:
 class Scenes:
     """Draws scenes from the sprites of the given styles. The same generator state gives the same scene."""
 
-    def __init__(self, styles: tuple[str, ...], path: Path = BUILD / "sprites.npz"):
+    def __init__(self, styles: Iterable[str], path: Path = BUILD / "sprites.npz"):
         if not path.is_file():
-            raise SystemExit(f"{path} is missing: run `python recipes/sprites.py` first")
+            raise SystemExit(f"{path} is missing: run `python -m recipes.common.sprites` first")
         data = np.load(path)
-        keep = np.isin(data["style_of"], styles)
+        keep = np.isin(data["style_of"], list(styles))
         self.names = [str(name) for name in data["names"]]
         self.pixels = data["pixels"][keep]
         self.of_class = [np.flatnonzero(data["class_of"][keep] == i) for i in range(len(self.names))]
@@ -55,6 +59,11 @@ class Scenes:
             masks[:i, y : y + side, x : x + side] *= 1 - alpha
             masks[i, y : y + side, x : x + side] = alpha
         return Scene((canvas.clip(0, 1) * 255 + 0.5).astype(np.uint8), masks, [int(c) for c in classes])
+
+
+def usual_counts(kind: str) -> tuple[int, ...]:
+    """How many objects there are in a scene that is to be measured on."""
+    return (5, 6) if kind == "crowd" else (2, 3, 4)
 
 
 def layout(rng: np.random.Generator, kind: str, count: int, size: int) -> list[tuple[int, int, int]]:
@@ -163,16 +172,16 @@ def scatter_shapes(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=BUILD / "preview.png")
-    args = parser.parse_args()
+    options = parser(__spec__.name, __doc__)
+    options.add_argument("--out", type=Path, default=BUILD / "preview.png")
+    args = options.parse_args()
     rng = np.random.default_rng(0)
     rows = []
-    for styles in (tuple(TRAINING_STYLES), tuple(HELD_OUT_STYLES)):
+    for which, styles in STYLES.items():
         scenes = Scenes(styles)
-        for kind in TRAINED_KINDS + HELD_OUT_KINDS:
+        for kind in KINDS:
             counts = rng.integers(5, 7, 8) if kind == "crowd" else rng.integers(2, 5, 8)
-            rows.append(np.concatenate([scenes.draw(rng, kind, int(c), styles[0] != "fluent-3d").image for c in counts], 1))
+            rows.append(np.concatenate([scenes.draw(rng, kind, int(c), which == "trained").image for c in counts], 1))
     Image.fromarray(np.concatenate(rows)).save(args.out)
     print(args.out)
 

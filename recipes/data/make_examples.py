@@ -1,19 +1,21 @@
 """Draw the example scenes that the package ships: two in a style the bundled CLIP was trained on, two in one it has never seen.
 
-    python recipes/make_examples.py
+    python -m recipes.data.make_examples
 
 They are made of Google's Noto emoji (Apache-2.0) and Microsoft's Fluent emoji (MIT), at four times the pixels of a training
 scene, so that they also look good on a screen.
 """
 
 import json
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scenes import Scenes, background
 
-FOLDER = Path(__file__).parents[1] / "maskinversion" / "bundled" / "examples"
+from recipes.common.arguments import parser
+from recipes.common.paths import ROOT
+from recipes.common.scenes import Scenes, background
+
+FOLDER = ROOT / "maskinversion" / "bundled" / "examples"
 SIDE = 384  # pixels
 # name -> style, background seed, and (class, x, y, side) of every object, back to front, in parts of the picture's side
 LAYOUTS = {
@@ -29,6 +31,7 @@ LAYOUTS = {
 
 
 def main() -> None:
+    parser(__spec__.name, __doc__).parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, (style, seed, objects) in LAYOUTS.items():
         scenes = Scenes((style,))

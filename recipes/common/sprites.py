@@ -1,8 +1,8 @@
 """Fetch openly licensed emoji art from the npm registry and render it to one array of sprites.
 
-    python recipes/sprites.py            # writes recipes/build/sprites.npz (about 25 MB), 2 minutes
+    python -m recipes.common.sprites            # writes recipes/build/sprites.npz (about 25 MB)
 
-Needs npm on the PATH and `pip install resvg-py`. Every class of classes.json is drawn in every style that has it.
+Needs npm on the PATH and `pip install resvg-py`. Every class of data/classes.json is drawn in every style that has it.
 """
 
 import io
@@ -17,8 +17,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-HERE = Path(__file__).parent
-BUILD = HERE / "build"
+from recipes.common.arguments import parser
+from recipes.common.paths import BUILD, ROOT
+
+CLASSES = ROOT / "recipes" / "data" / "classes.json"  # name -> icons
 SIZE = 96  # pixels, the side of every sprite
 
 # style -> (npm package, licence). Every style is a drawing of its own, by other artists.
@@ -31,6 +33,8 @@ TRAINING_STYLES = {
 }
 # Never seen in training, in any of its renderings: Microsoft's Fluent emoji in 3D.
 HELD_OUT_STYLES = {"fluent-3d": ("@lobehub/fluent-emoji-3d@1.1.0", "MIT")}
+
+STYLES = {"trained": TRAINING_STYLES, "held-out": HELD_OUT_STYLES}
 
 # Firefox OS draws the same things under names of its own.
 FXEMOJI_NAMES = {
@@ -126,7 +130,8 @@ def tighten(image: Image.Image) -> np.ndarray:
 
 
 def main() -> None:
-    classes = json.loads((HERE / "classes.json").read_text(encoding="utf-8"))
+    parser(__spec__.name, __doc__).parse_args()
+    classes = json.loads(CLASSES.read_text(encoding="utf-8"))
     BUILD.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as temp:
         folder = Path(temp)

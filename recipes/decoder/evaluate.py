@@ -1,8 +1,8 @@
 """Does a picture made of a region's token show what is in the region? And a sheet of examples to look at.
 
-    python recipes/evaluate_decoder.py judge              # trains the judge, 5 minutes; writes recipes/build/judge.safetensors
-    python recipes/evaluate_decoder.py measure            # prints a Markdown table, writes recipes/build/decoder-evaluation.json
-    python recipes/evaluate_decoder.py grid               # writes docs/generated.png from the bundled models; needs no judge
+    python -m recipes.decoder.evaluate judge              # trains the judge, 5 minutes; writes recipes/build/judge.safetensors
+    python -m recipes.decoder.evaluate measure            # prints a Markdown table, writes recipes/build/decoder-evaluation.json
+    python -m recipes.decoder.evaluate grid               # writes docs/generated.png from the bundled models; needs no judge
 
 The judge is a small convolutional network that knows nothing of the CLIP: it is trained to name what is drawn in a scene, by the
 scene's labels alone. For one object of each of 200 scenes that nothing was trained on, the bundled decoder makes a picture of the
@@ -11,92 +11,29 @@ judge's first answer is the masked object; `another`: it is another object of th
 """
 
 import argparse
-import json
-import logging
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from evaluate_clip import crops, wilson
 from PIL import Image, ImageDraw, ImageFont
-from safetensors.torch import load_file, save_file
-from scenes import BUILD, HELD_OUT_STYLES, TRAINED_KINDS, TRAINING_STYLES, Scene, Scenes
-from torch import nn
-from train_decoder import SIDE, alone
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 import maskinversion as mi
 from maskinversion.drawing.overlay import overlay
+from maskinversion.evaluation.protocols import wilson
 from maskinversion.operations import nothing
 from maskinversion.tasks.diffusion import Decoder, load_decoder
+from recipes.common.arguments import parser, run_stage
+from recipes.common.evaluation import crops, interval, write_report
+from recipes.common.paths import ROOT
+from recipes.common.scenes import Scene, Scenes
+from recipes.common.sprites import STYLES, TRAINING_STYLES
+from recipes.decoder.judge import load_judge, names_of, train_judge
+from recipes.decoder.models import SIDE
+from recipes.decoder.pictures import alone
 
-log = logging.getLogger("evaluate_decoder")
-ROOT = Path(__file__).parents[1]
-JUDGE = BUILD / "judge.safetensors"
 METHODS = ("global embedding", "masked crop", "MaskInversion", "the object alone (ceiling)")
 KINDS = ("plain", "clutter", "overlap")
 STEPS, GUIDANCE = 25, 4.0
 CELL, COLUMNS, PAIRS = 128, 2, 16
-
-
-def judge(classes: int) -> nn.Module:
-    """[B, 3, SIDE, SIDE] in -1..1 to scores [B, classes]."""
-    layers: list[nn.Module] = []
-    width = 3
-    for out, stride in ((32, 2), (64, 1), (64, 2), (128, 1), (128, 2), (256, 1), (256, 2)):
-        layers += [nn.Conv2d(width, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
-        width = out
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(width, classes))
-
-
-def train_judge(args: argparse.Namespace) -> None:
-    """On scenes of one to three objects, some of them blurred as small pictures are; an even target over the objects there."""
-    rng = np.random.default_rng(args.seed + 1)
-    scenes = Scenes(tuple(TRAINING_STYLES))
-    classes = len(scenes.names)
-    pictures, targets = [], np.zeros((args.pictures, classes), np.float32)
-    for i in range(args.pictures):
-        count = int(rng.choice((1, 2, 3), p=(0.7, 0.15, 0.15)))
-        scene = scenes.draw(rng, TRAINED_KINDS[int(rng.random() < 0.3)], count)
-        pictures.append(np.asarray(Image.fromarray(scene.image).resize((SIDE, SIDE), Image.BICUBIC)))
-        targets[i, scene.classes] = 1 / count
-    pixels = torch.from_numpy(np.stack(pictures)).movedim(-1, 1)
-    targets = torch.from_numpy(targets)
-    torch.manual_seed(args.seed)
-    model = judge(classes).train()
-    total = args.epochs * (len(pixels) // 128)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total)
-    begin, done, running = time.monotonic(), 0, None
-    for _ in range(args.epochs):
-        order = torch.randperm(len(pixels))
-        for i in range(0, len(order) - 127, 128):
-            batch = pixels[order[i : i + 128]].float() / 127.5 - 1
-            if torch.rand(()) < 0.5:
-                batch = batch.flip(-1)
-            if torch.rand(()) < 0.6:
-                small = F.interpolate(batch, scale_factor=float(torch.empty(()).uniform_(0.3, 0.9)), mode="area")
-                batch = F.interpolate(small, size=(SIDE, SIDE), mode="bilinear")
-            loss = F.cross_entropy(model(batch), targets[order[i : i + 128]])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            done += 1
-            running = loss.item() if running is None else 0.97 * running + 0.03 * loss.item()
-            if done % 100 == 0:
-                log.info("step %d of %d loss %.3f, %.0f pictures/s", done, total, running, done * 128 / (time.monotonic() - begin))
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, JUDGE)
-
-
-def names_of(model: nn.Module, pictures: np.ndarray) -> np.ndarray:
-    """The judge's first answers [n] for pictures [n, h, w, 3] in 0..1."""
-    pixels = torch.from_numpy(np.ascontiguousarray(pictures)).float().movedim(-1, 1) * 2 - 1
-    with torch.no_grad():
-        return model(F.interpolate(pixels, size=(SIDE, SIDE), mode="bilinear", antialias=True)).argmax(1).numpy()
 
 
 @torch.no_grad()
@@ -121,11 +58,9 @@ def measure(args: argparse.Namespace) -> None:
     against = nothing(clip).embeddings[0]
     report = []
     print("| style | picture made of | object | another |\n|---|---|---|---|")
-    for style, styles in (("trained", TRAINING_STYLES), ("held out", HELD_OUT_STYLES)):
-        source = Scenes(tuple(styles))
-        model = judge(len(source.names))
-        model.load_state_dict(load_file(JUDGE))
-        model.eval()
+    for name, styles in STYLES.items():
+        style, source = name.replace("-", " "), Scenes(styles)
+        model = load_judge(len(source.names))
         rng = np.random.default_rng((args.seed + 20_000, len(report)))
         chosen: list[tuple[Scene, int]] = []
         embeddings: dict[str, list] = {method: [] for method in METHODS}
@@ -155,9 +90,9 @@ def measure(args: argparse.Namespace) -> None:
         for method, answer in answers.items():
             other = np.array([a in scene.classes and a != r for a, r, (scene, _) in zip(answer, right, chosen, strict=True)], float)
             shares = [wilson((answer == right).astype(float)), wilson(other)]
-            print(f"| {style} | {method} | {' | '.join(f'{p:.2f} ({a:.2f}-{b:.2f})' for p, a, b in shares)} |", flush=True)
+            print(f"| {style} | {method} | {' | '.join(map(interval, shares))} |", flush=True)
             report.append({"style": style, "method": method, "scenes": len(chosen), "object": shares[0], "another": shares[1]})
-    (BUILD / "decoder-evaluation.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_report("decoder-evaluation.json", report)
 
 
 def grid(args: argparse.Namespace) -> None:
@@ -165,7 +100,7 @@ def grid(args: argparse.Namespace) -> None:
     clip, decoder = mi.load_clip("bundled"), load_decoder("bundled")
     inverter = mi.MaskInverter(clip)
     rng = np.random.default_rng(args.seed + 30_000)
-    source = Scenes(tuple(TRAINING_STYLES))
+    source = Scenes(TRAINING_STYLES)
     chosen, tokens = [], []
     for i in range(PAIRS):
         scene = source.draw(rng, KINDS[i % len(KINDS)], int(rng.choice((2, 3))), augment=False)
@@ -202,15 +137,12 @@ def grid(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("judge", "measure", "grid"))
-    parser.add_argument("--scenes", type=int, default=200)
-    parser.add_argument("--pictures", type=int, default=24_000, help="that the judge is trained on")
-    parser.add_argument("--epochs", type=int, default=8, help="of the judge")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    {"judge": train_judge, "measure": measure, "grid": grid}[args.what](args)
+    options = parser(__spec__.name, __doc__)
+    options.add_argument("--scenes", type=int, default=200)
+    options.add_argument("--pictures", type=int, default=24_000, help="that the judge is trained on")
+    options.add_argument("--epochs", type=int, default=8, help="of the judge")
+    options.add_argument("--seed", type=int, default=0)
+    run_stage(options, {"judge": train_judge, "measure": measure, "grid": grid})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Write drawn scenes as a data set in published formats, for `maskinversion eval` without any download.
 
-    python recipes/make_dataset.py --out recipes/build/held-out --style held-out --kinds plain overlap --scenes 250
+    python -m recipes.data.make_dataset --out recipes/build/held-out --style held-out --kinds plain overlap --scenes 250
     maskinversion eval coco --annotations recipes/build/held-out/instances.json --images recipes/build/held-out/images --out OUT
     maskinversion eval refcoco --refs recipes/build/held-out/refs.json --annotations ... --images ... --out OUT
 
@@ -8,10 +8,9 @@
 refs(unc).p holds: expressions such as "the fox", "the left fox" or "the large fox at the bottom", and only such as mean one object.
 With --twins, that part of the scenes has two objects of one class, which only where they are or how large they are tells apart.
 
-Needs `pip install pycocotools`, and recipes/sprites.py once. Scenes are drawn from a seed that training never uses.
+Needs `pip install pycocotools`, and recipes.common.sprites once. Scenes are drawn from a seed that training never uses.
 """
 
-import argparse
 import copy
 import json
 from pathlib import Path
@@ -19,10 +18,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from pycocotools import mask as runs
-from scenes import HELD_OUT_KINDS, IMAGE_SIZE, TRAINED_KINDS, Scene, Scenes
-from sprites import HELD_OUT_STYLES, TRAINING_STYLES
 
-STYLES = {"trained": TRAINING_STYLES, "held-out": HELD_OUT_STYLES}
+from recipes.common.arguments import parser
+from recipes.common.scenes import IMAGE_SIZE, KINDS, Scene, Scenes, usual_counts
+from recipes.common.sprites import STYLES
+
 APART = 0.2  # of the side: how far the centres of twins must be from one another for "left" to be beyond doubt
 LARGER = 1.7  # how many times the area of its twin a "large" one has
 SEED = 20_000
@@ -71,24 +71,24 @@ def run_lengths(mask: np.ndarray) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--style", choices=STYLES, default="held-out")
-    parser.add_argument("--kinds", nargs="+", choices=TRAINED_KINDS + HELD_OUT_KINDS, default=["plain"])
-    parser.add_argument("--scenes", type=int, default=100, help="of each kind (default: %(default)s)")
-    parser.add_argument("--counts", type=int, nargs="+", help="objects in a scene (default: 2 to 4, in crowds 5 and 6)")
-    parser.add_argument("--twins", type=float, default=0.0, help="part of the scenes with two objects of one class")
-    parser.add_argument("--seed", type=int, default=SEED)
-    args = parser.parse_args()
-    scenes = Scenes(tuple(STYLES[args.style]))
+    options = parser(__spec__.name, __doc__)
+    options.add_argument("--out", type=Path, required=True)
+    options.add_argument("--style", choices=STYLES, default="held-out")
+    options.add_argument("--kinds", nargs="+", choices=KINDS, default=["plain"])
+    options.add_argument("--scenes", type=int, default=100, help="of each kind (default: %(default)s)")
+    options.add_argument("--counts", type=int, nargs="+", help="objects in a scene (default: 2 to 4, in crowds 5 and 6)")
+    options.add_argument("--twins", type=float, default=0.0, help="part of the scenes with two objects of one class")
+    options.add_argument("--seed", type=int, default=SEED)
+    args = options.parse_args()
+    scenes = Scenes(STYLES[args.style])
     pictures = args.out / "images"
     pictures.mkdir(parents=True, exist_ok=True)
     images, annotations, refs, sentence = [], [], [], 0
     for kind in args.kinds:
         # Of its own for every kind, so that a kind's scenes are the same whichever others are drawn.
-        rng = np.random.default_rng((args.seed, (TRAINED_KINDS + HELD_OUT_KINDS).index(kind)))
+        rng = np.random.default_rng((args.seed, KINDS.index(kind)))
         for _ in range(args.scenes):
-            count = int(rng.choice(args.counts or ((5, 6) if kind == "crowd" else (2, 3, 4))))
+            count = int(rng.choice(args.counts or usual_counts(kind)))
             scene = draw(scenes, rng, kind, count, bool(rng.random() < args.twins) and count > 1)
             key = len(images) + 1
             file_name = f"{kind}-{key:06d}.png"

@@ -1,8 +1,8 @@
 """Train the bundled captioner: a ClipCap in miniature (Mokady et al., arXiv 2111.09734), from nothing, on the CPU or a GPU.
 
-    python recipes/train_captioner.py embed             # draws scenes and embeds them with the bundled CLIP
-    python recipes/train_captioner.py train             # resumes from what it left in recipes/build
-    python recipes/train_captioner.py export            # writes maskinversion/bundled/captioner
+    python -m recipes.captioner.train embed             # draws scenes and embeds them with the bundled CLIP
+    python -m recipes.captioner.train train             # resumes from what it left in recipes/build
+    python -m recipes.captioner.train export            # writes maskinversion/bundled/captioner
 
 It sees image embeddings of the bundled CLIP only, never a token of MaskInversion: of scenes of one object, of the trained styles
 and kinds, divided by their length, with noise. (Trained on scenes of up to four, it took what a token keeps of its surroundings for
@@ -11,32 +11,33 @@ and nothing else: from an embedding of this CLIP no more than a third of the var
 vocabulary is a byte pair encoding of these captions. Unlike a published ClipCap, whose GPT-2 has read the web, this one knows no
 other words.
 
---bf16 pays where train_clip.py says so.
+--bf16 pays where clip/train.py says so.
 """
 
 import argparse
 import itertools
 import json
 import logging
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from scenes import BUILD, TRAINED_KINDS, TRAINING_STYLES, Scenes
 from tokenizers import ByteLevelBPETokenizer
-from train_clip import with_article
-from train_decoder import Run, embed, trained
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 import maskinversion as mi
 from maskinversion.tasks.caption import BUNDLED_CAPTIONER, HEAD, ClipCap, MlpMapper, load_captioner
+from recipes.common.arguments import add_training, parser, run_stage
+from recipes.common.captions import listed, with_article
+from recipes.common.embedding import embed
+from recipes.common.paths import BUILD
+from recipes.common.scenes import TRAINED_KINDS, Scenes
+from recipes.common.sprites import TRAINING_STYLES
+from recipes.common.training import Run, trained
 
-log = logging.getLogger("train_captioner")
+log = logging.getLogger(__name__)
 EMBEDDINGS = BUILD / "captioner-embeddings.npz"
 WORDS = BUILD / "captioner-words"
 END = "<|endoftext|>"
@@ -47,14 +48,13 @@ PREFIX, WIDTH, LAYERS, POSITIONS = 4, 192, 4, 64
 
 def caption(names: list[str]) -> str:
     """A sentence that names all of `names`, in their order."""
-    *first, last = (name if name in NO_ARTICLE else with_article(name) for name in names)
-    return f"{', '.join(first)} and {last}." if first else f"{last}."
+    return listed([name if name in NO_ARTICLE else with_article(name) for name in names]) + "."
 
 
 def draw_and_embed(args: argparse.Namespace) -> None:
     """embeddings [n, D], classes [n, MOST] with -1 where there are fewer, and the CLIP's names."""
     rng = np.random.default_rng(args.seed)
-    scenes = Scenes(tuple(TRAINING_STYLES))
+    scenes = Scenes(TRAINING_STYLES)
     clip = mi.load_clip("bundled")
     embeddings, classes = [], np.full((args.count, MOST), -1)
     begin = time.monotonic()
@@ -65,8 +65,7 @@ def draw_and_embed(args: argparse.Namespace) -> None:
             scene = scenes.draw(rng, TRAINED_KINDS[rng.integers(len(TRAINED_KINDS))], count, augment=rng.random() < 0.5)
             images.append(scene.image)
             classes[i, :count] = scene.classes
-        with torch.autocast(clip.device.type, torch.bfloat16, enabled=args.bf16):
-            embeddings.append(embed(clip, np.stack(images)))
+        embeddings.append(embed(clip, images, args.bf16))
         if first // 256 % 20 == 0:
             log.info("%d scenes, %.0f a second", first + len(images), (first + len(images)) / (time.monotonic() - begin))
     np.savez(EMBEDDINGS, embeddings=np.concatenate(embeddings), classes=classes, names=np.array(scenes.names))
@@ -112,7 +111,7 @@ def train(args: argparse.Namespace) -> None:
         texts = [caption([names[c] for c in rng.permutation(row[row >= 0])]) for row in classes[chosen]]
         rows = [torch.tensor(ids) for ids in tokenizer(texts)["input_ids"]]
         ids = torch.nn.utils.rnn.pad_sequence(rows, True, -100).to(run.device)
-        with torch.autocast(run.device.type, torch.bfloat16, enabled=args.bf16):
+        with run.autocast():
             words = run.model.gpt.transformer.wte(ids.clamp(min=0))
             logits = run.model.gpt(inputs_embeds=torch.cat([run.model.clip_project(token), words[:, :-1]], 1)).logits
         run.learn(F.cross_entropy(logits[:, PREFIX - 1 :].float().flatten(0, 1), ids.flatten(), ignore_index=-100))
@@ -130,19 +129,12 @@ def export(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("embed", "train", "export"))
-    parser.add_argument("--count", type=int, default=40_000, help="of scenes to draw")
-    parser.add_argument("--objects", type=int, default=1, help="most, in the scenes that it is trained on")
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--noise", type=float, default=1.0, help="most that is added to an embedding, as a part of its length")
-    parser.add_argument("--bf16", action="store_true", help="see above")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    {"embed": draw_and_embed, "train": train, "export": export}[args.what](args)
+    options = parser(__spec__.name, __doc__)
+    add_training(options, steps=1000, batch=128, lr=1e-3)
+    options.add_argument("--count", type=int, default=40_000, help="of scenes to draw")
+    options.add_argument("--objects", type=int, default=1, help="most, in the scenes that it is trained on")
+    options.add_argument("--noise", type=float, default=1.0, help="most that is added to an embedding, as a part of its length")
+    run_stage(options, {"embed": draw_and_embed, "train": train, "export": export})
 
 
 if __name__ == "__main__":

@@ -1,20 +1,17 @@
 """Draw the README's picture, and the cards of the templates that run offline, from the bundled models.
 
-    python recipes/make_pictures.py regions  # writes docs/regions.png
-    python recipes/make_pictures.py cards    # writes the pictures beside workflows/*.json
+    python -m recipes.data.make_pictures regions  # writes docs/regions.png
+    python -m recipes.data.make_pictures cards    # writes the pictures beside workflows/*.json
 
 The README's picture is an example scene, and what the token of each of its regions looks at and is nearest to: the name under each
 region is the likeliest of all the names that the bundled model knows.
 """
 
 import argparse
-import sys
-from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 import maskinversion as mi
 from maskinversion.bundled import bundled_classes, load_example
 from maskinversion.drawing.labels import draw_labels
@@ -24,8 +21,9 @@ from maskinversion.operations import nothing, pick
 from maskinversion.tasks.caption import load_captioner
 from maskinversion.tasks.classify import classify
 from maskinversion.tasks.diffusion import Settings, load_decoder
+from recipes.common.arguments import parser, run_stage
+from recipes.common.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 EXAMPLES = ("zoo", "breakfast")
 STRIP, FONT = 44, ImageFont.load_default(24)
 CARD = (540, 200)
@@ -53,7 +51,7 @@ def row(clip: mi.Clip, name: str) -> list[Image.Image]:
     return cells
 
 
-def regions() -> None:
+def regions(_args: argparse.Namespace) -> None:
     clip = mi.load_clip("bundled")
     rows = [row(clip, name) for name in EXAMPLES]
     width, height = rows[0][0].size
@@ -79,7 +77,7 @@ def card(name: str, pictures: list[torch.Tensor], texts: list[str]) -> None:
     print(ROOT / "workflows" / f"{name}.jpg")
 
 
-def cards() -> None:
+def cards(_args: argparse.Namespace) -> None:
     clip = mi.load_clip("bundled")
     inverter = mi.MaskInverter(clip)
 
@@ -109,9 +107,7 @@ def cards() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("regions", "cards"))
-    {"regions": regions, "cards": cards}[parser.parse_args().what]()
+    run_stage(parser(__spec__.name, __doc__), {"regions": regions, "cards": cards})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""How the bundled models, examples and pictures were made: see README.md here for what to run, in which order."""

@@ -1,0 +1,20 @@
+"""Image embeddings of the bundled CLIP, for models that learn from them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+import maskinversion as mi
+
+
+@torch.no_grad()
+def embed(clip: mi.Clip, images: Sequence[np.ndarray], bf16: bool) -> np.ndarray:
+    """Embeddings [n, D] of n images [S, S, 3] uint8 of the model's own size, 256 at a time."""
+    mean, std = (torch.tensor(v) for v in (clip.tower.mean, clip.tower.std))
+    found = []
+    with torch.autocast(clip.device.type, torch.bfloat16, enabled=bf16):
+        for i in range(0, len(images), 256):
+            pixels = (torch.from_numpy(np.stack(images[i : i + 256])) / 255 - mean) / std
+            found.append(clip.model.encode_image(pixels.movedim(-1, 1).contiguous().to(clip.device)).float().cpu().numpy())
+    return np.concatenate(found)

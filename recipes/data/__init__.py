@@ -1,0 +1,1 @@
+"""Data sets, examples and pictures drawn from scenes of emoji."""
