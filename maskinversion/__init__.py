@@ -8,9 +8,10 @@ tokens = inverter.invert(inverter.encode(image), masks)
 """
 
 from .clip import Clip
-from .errors import InputError, MaskInversionError, MemoryLimitError, ModelError
+from .errors import InputError, InputWarning, MaskInversionError, MemoryLimitError, ModelError
 from .inverter import EncodedImage, MaskInverter
 from .loading import load_clip
+from .pictures import label_masks, read_mask
 from .tokens import LocalizedTokens
 
 __version__ = "0.1.0"
@@ -18,10 +19,13 @@ __all__ = [
     "Clip",
     "EncodedImage",
     "InputError",
+    "InputWarning",
     "LocalizedTokens",
     "MaskInversionError",
     "MaskInverter",
     "MemoryLimitError",
     "ModelError",
+    "label_masks",
     "load_clip",
+    "read_mask",
 ]  # fmt: skip

@@ -6,24 +6,27 @@ import importlib.metadata
 import json
 import platform
 import sys
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from huggingface_hub.constants import HF_HUB_CACHE
 from PIL import Image
+from torch import Tensor
 
 from .bench.run import METHODS, Settings, check
 from .bench.run import run as bench
-from .errors import InputError, MaskInversionError
+from .errors import InputError, InputWarning, MaskInversionError
 from .evaluation.command import add_arguments as add_evaluation
 from .evaluation.command import settings_of
 from .evaluation.run import evaluate
 from .examples import EXAMPLES, load_example
-from .geometry import FITS, as_pixels
+from .geometry import FITS, resize
 from .inverter import PRECISIONS, MaskInverter
 from .loading import BUNDLED, best_device, bundled_classes, load_clip
 from .overlay import overlay
+from .pictures import READINGS, as_masks, as_pixels, label_masks
 from .tasks.caption import HOWS, Decoding, load_captioner
 from .tasks.classify import DEFAULT_TEMPLATE, NAMES, TEMPLATES, classify
 from .tokens import LocalizedTokens
@@ -32,14 +35,22 @@ from .tokens import LocalizedTokens
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status, 1 after an error that is printed in one line."""
     args = parser().parse_args(argv)
-    try:
-        args.run(args)
-    except MaskInversionError as error:
-        print(f"maskinversion: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", InputWarning)
+        warnings.showwarning = show_warning
+        try:
+            args.run(args)
+        except MaskInversionError as error:
+            print(f"maskinversion: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            return 130
     return 0
+
+
+def show_warning(message: Warning, category: type[Warning], *where: object, **others: object) -> None:
+    words = message if issubclass(category, InputWarning) else f"{category.__name__}: {message}"
+    print(f"maskinversion: {words}", file=sys.stderr)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
 
     invert = commands.add_parser("invert", help="learn the token of each masked region")
     invert.add_argument("image", type=Path)
-    invert.add_argument("--mask", type=Path, action="append", required=True, help="white where the region is; may be repeated")
+    add_masks(invert, required=True)
     invert.add_argument("--out", type=Path, required=True, help="folder for tokens.safetensors and one overlay PNG per mask")
     add_model(invert)
     add_inversion(invert)
@@ -56,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
 
     name = commands.add_parser("classify", help="say which phrase each region is")
     name.add_argument("image", type=Path, help="a picture, or the tokens.safetensors that `invert` wrote")
-    name.add_argument("--mask", type=Path, action="append", help="white where the region is; may be repeated")
+    add_masks(name)
     name.add_argument("--phrase", action="append", help="may be repeated; the bundled model has its own list")
     name.add_argument("--phrases", type=Path, help="a text file with a phrase a line")
     name.add_argument("--list", choices=NAMES, help="phrases that come with the library")
@@ -73,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
 
     caption = commands.add_parser("caption", help="write captions of each region")
     caption.add_argument("image", type=Path, help="a picture, or the tokens.safetensors that `invert` wrote")
-    caption.add_argument("--mask", type=Path, action="append", help="white where the region is; may be repeated")
+    add_masks(caption)
     caption.add_argument("--captioner", default="bundled", help="'bundled', or a ClipCap checkpoint (default: %(default)s)")
     caption.add_argument(
         "--tokenizer", help="folder of GPT-2's vocab.json and merges.txt, where they are not beside the checkpoint"
@@ -122,6 +133,20 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def add_masks(command: argparse.ArgumentParser, required: bool = False) -> None:
+    command.add_argument("--mask", type=Path, action="append", required=required, help="white where the region is; may be repeated")
+    command.add_argument(
+        "--mask-by", choices=READINGS, default="auto", help="what of a mask file holds the region, where that is not clear"
+    )
+    command.add_argument(
+        "--labels", type=label_ids, metavar="IDS", help="the mask files are label maps: 'all', or the ids to take, such as 1,15"
+    )
+
+
+def label_ids(text: str) -> list[int] | str:
+    return text if text == "all" else [int(number) for number in text.split(",")]
+
+
 def add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--clip", default="bundled", help="'bundled', NAME/TAG of open_clip, 'local-dir:FOLDER', or a weights file"
@@ -140,28 +165,24 @@ def add_inversion(command: argparse.ArgumentParser) -> None:
     command.add_argument("--precision", choices=PRECISIONS, help="fast: large products in bfloat16")
 
 
-def open_picture(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            return picture
-    except FileNotFoundError as error:
-        raise InputError(f"there is no file {path}") from error
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{path} is too large to open safely ({error}): make it smaller first") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not a picture that can be read ({error})") from error
-
-
 def make_inverter(args: argparse.Namespace) -> MaskInverter:
     names = ("iterations", "lr", "alpha", "layers", "image_size", "fit", "precision")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     return MaskInverter(load_clip(args.clip, args.architecture, args.device), **given)
 
 
-def invert_files(inverter: MaskInverter, image: Path, masks: list[Path]) -> tuple[Image.Image, list[Image.Image], LocalizedTokens]:
-    picture, opened = open_picture(image), [open_picture(mask) for mask in masks]
-    return picture, opened, inverter.invert(inverter.encode(picture), opened)
+def named_masks(args: argparse.Namespace) -> Iterator[tuple[str, Tensor]]:
+    """The masks of the files, one after the other, and what to call them."""
+    if args.labels is None:
+        yield from zip(map(str, args.mask), as_masks(args.mask, args.mask_by))
+        return
+    for path in args.mask:
+        for label, mask in label_masks(path, None if args.labels == "all" else args.labels).items():
+            yield f"{path}, label {label}", mask.float()
+
+
+def invert_files(inverter: MaskInverter, args: argparse.Namespace) -> LocalizedTokens:
+    return inverter.invert(inverter.encode(args.image), (mask for _, mask in named_masks(args)))
 
 
 def saved_tokens(args: argparse.Namespace) -> LocalizedTokens | None:
@@ -173,24 +194,25 @@ def saved_tokens(args: argparse.Namespace) -> LocalizedTokens | None:
     return None
 
 
-def save_overlays(picture: Image.Image, masks: list[Image.Image], tokens: LocalizedTokens, out: Path) -> list[Path]:
+def save_overlays(image: object, masks: Iterable[Tensor], tokens: LocalizedTokens, out: Path) -> list[Path]:
     """One PNG per region: the map over the picture and the outline of the mask."""
     out.mkdir(parents=True, exist_ok=True)
-    pixels = as_pixels(picture)[0].permute(1, 2, 0)
+    pixels = as_pixels(image)[0].permute(1, 2, 0)
     paths = []
     for i, (heat, mask) in enumerate(zip(tokens.maps_for(), masks, strict=True)):
-        same_size = np.asarray(mask.convert("L").resize(picture.size), np.float32) / 255
-        painted = overlay(pixels, heat.cpu(), torch.from_numpy(same_size))
+        painted = overlay(pixels, heat.cpu(), resize(mask[None, None], tuple(pixels.shape[:2]), "bilinear")[0, 0])
         paths.append(out / f"overlay-{i}.png")
         Image.fromarray((painted * 255).round().byte().numpy()).save(paths[-1])
     return paths
 
 
 def run_invert(args: argparse.Namespace) -> None:
-    picture, masks, tokens = invert_files(make_inverter(args), args.image, args.mask)
+    tokens = invert_files(make_inverter(args), args)
     tokens.save(args.out / "tokens.safetensors")
-    for path, overlaid, loss, iou in zip(args.mask, save_overlays(picture, masks, tokens, args.out), tokens.losses[-1], tokens.iou):
-        print(f"{path}: loss {loss:.3f}, overlap of map and mask {iou:.2f}, {overlaid}")
+    names, masks = [], named_masks(args)
+    paths = save_overlays(args.image, (names.append(name) or mask for name, mask in masks), tokens, args.out)
+    for name, overlaid, loss, iou in zip(names, paths, tokens.losses[-1], tokens.iou, strict=True):
+        print(f"{name}: loss {loss:.3f}, overlap of map and mask {iou:.2f}, {overlaid}")
     print(args.out / "tokens.safetensors")
 
 
@@ -206,7 +228,7 @@ def run_classify(args: argparse.Namespace) -> None:
     inverter = make_inverter(args)
     tokens = saved_tokens(args)
     if tokens is None:
-        tokens = invert_files(inverter, args.image, args.mask)[2]
+        tokens = invert_files(inverter, args)
     elif tokens.fingerprint != inverter.clip.fingerprint:
         raise InputError(f"{args.image} was made with {tokens.model}, not with {inverter.clip.name}: give that one as --clip")
     templates = [template for given in args.template or [DEFAULT_TEMPLATE] for template in TEMPLATES.get(given, [given])]
@@ -231,7 +253,7 @@ def run_caption(args: argparse.Namespace) -> None:
     captioner = load_captioner(args.captioner, args.tokenizer, args.device)
     tokens = saved_tokens(args)
     if tokens is None:
-        tokens = invert_files(make_inverter(args), args.image, args.mask)[2]
+        tokens = invert_files(make_inverter(args), args)
     for number, texts in enumerate(captioner.caption(tokens, decoding)):
         print(f"region {number}: {' | '.join(texts)}")
 
@@ -240,8 +262,7 @@ def run_demo(args: argparse.Namespace) -> None:
     example = load_example(args.example)
     inverter = MaskInverter(load_clip("bundled"))
     tokens = inverter.invert(inverter.encode(example.image), example.masks)
-    masks = [Image.fromarray((mask * 255).byte().numpy()) for mask in example.masks]
-    for path in save_overlays(example.image, masks, tokens, args.out):
+    for path in save_overlays(example.image, example.masks, tokens, args.out):
         print(path)
     print(f"The masks are of: {', '.join(example.names)}. What the tokens say:")
     print_classification(tokens.embeddings, inverter, bundled_classes(), top=3)

@@ -4,12 +4,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from .errors import InputError
+from .pictures import open_picture, read_mask
 
 FOLDER = Path(__file__).parent / "bundled" / "examples"
 NAMES: dict[str, list[str]] = json.loads((FOLDER / "examples.json").read_text(encoding="utf-8"))
@@ -29,6 +29,5 @@ def load_example(name: str) -> Example:
     """One of EXAMPLES. Raises InputError for another name."""
     if name not in NAMES:
         raise InputError(f"there is no example called {name!r}; there are {', '.join(EXAMPLES)}")
-    image = Image.open(FOLDER / f"{name}.png").convert("RGB")
-    masks = [np.asarray(Image.open(FOLDER / f"{name}-mask{i}.png").convert("L")) for i in range(len(NAMES[name]))]
-    return Example(image, torch.from_numpy(np.stack(masks)).float() / 255, NAMES[name])
+    masks = [read_mask(FOLDER / f"{name}-mask{i}.png") for i in range(len(NAMES[name]))]
+    return Example(open_picture(FOLDER / f"{name}.png").convert("RGB"), torch.stack(masks), NAMES[name])

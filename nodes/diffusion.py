@@ -13,6 +13,7 @@ from PIL import Image
 
 from ..maskinversion import InputError
 from ..maskinversion.tasks.diffusion import UNCLIP, Settings
+from .convert import masks_of, one_picture
 from .managed_clip import memory_back
 from .managed_pipeline import ManagedDecoder
 from .model_files import NOTHING_FOUND, every_file, located, relative, stamp
@@ -191,12 +192,11 @@ class InpaintFromTokens(io.ComfyNode):
 
     @classmethod
     def execute(cls, pipeline: ManagedDecoder, tokens, image, mask, feather, negative=None, **sampling) -> io.NodeOutput:
-        if len(image) != 1:
-            raise InputError(f"there are {len(image)} pictures to paint into; give one")
+        picture, hole = one_picture(image), masks_of(mask, empty=False)
         decoder = pipeline.ready()
         steps = PreviewSteps(cls.hidden.unique_id, decoder.kind)
         with memory_back():
-            return finished(decoder.inpaint(tokens, image[0], mask, settings(sampling), feather, negative, steps))
+            return finished(decoder.inpaint(tokens, picture, hole, settings(sampling), feather, negative, steps))
 
 
 def settings(sampling: dict) -> Settings:

@@ -136,9 +136,9 @@ class Progress:
     def of(self, picture: torch.Tensor):
         """The callback for the next picture [h, w, 3]."""
         self.done += 1
-        small = torch.nn.functional.interpolate(
-            picture.movedim(-1, 0)[None, :3], scale_factor=min(1.0, PREVIEW_PIXELS / max(picture.shape[:2])), mode="area"
-        )[0].movedim(0, -1)
+        scale = min(1.0, PREVIEW_PIXELS / max(picture.shape[:2]))
+        size = [max(1, int(side * scale)) for side in picture.shape[:2]]
+        small = torch.nn.functional.interpolate(picture.movedim(-1, 0)[None], size=size, mode="area")[0].movedim(0, -1)
 
         def painted(maps: torch.Tensor) -> Image.Image:
             heat = torch.nn.functional.interpolate(maps[None, :1], size=small.shape[:2], mode="bilinear")[0, 0]

@@ -3,9 +3,9 @@
 import torch
 from comfy_api.latest import io
 
-from ..maskinversion import InputError
 from ..maskinversion.geometry import resize
 from ..maskinversion.labels import draw_labels
+from .convert import masks_of, one_picture
 from .types import CATEGORY
 
 
@@ -33,10 +33,8 @@ class LabelRegions(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, mask, labels) -> io.NodeOutput:
-        if len(image) != 1:
-            raise InputError(f"there are {len(image)} pictures; give one")
-        picture = image[0, ..., :3]
-        masks = resize(mask.reshape(-1, 1, *mask.shape[-2:]), tuple(picture.shape[:2]), "bilinear")[:, 0]
+        picture = one_picture(image)
+        masks = resize(masks_of(mask)[:, None], tuple(picture.shape[:2]), "bilinear")[:, 0]
         lines = [line.strip() for line in labels.split("\n")]
         if len(lines) == len(masks) + 1 and not lines[-1]:
             lines.pop()  # what follows the last line break

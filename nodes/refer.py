@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..maskinversion import InputError
 from ..maskinversion.operations import embeddings_of
 from ..maskinversion.tasks.refer import DEFAULT_TEMPLATE, refer
+from .convert import masks_of
 from .managed_clip import ManagedClip
 from .progress import with_text
 from .types import CATEGORY, ClipSocket, TokensSocket
@@ -58,7 +59,7 @@ class FindRegions(io.ComfyNode):
                 raise InputError("the tokens are of pictures of several sizes: connect the masks to choose from")
             device = comfy.model_management.intermediate_device()
             mask = torch.cat([t.maps_for().to(device) for t in tokens])
-        mask = mask.reshape(-1, *mask.shape[-2:])
+        mask = masks_of(mask)
         if len(mask) != len(embeddings):
             raise InputError(f"there are {len(mask)} masks and {len(embeddings)} tokens: connect the masks that the tokens are of")
         found = refer(embeddings, ready, phrases.splitlines(), template, one_to_one)

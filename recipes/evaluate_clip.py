@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import maskinversion as mi
 from maskinversion.evaluation.baselines import crop, masked_crop, to_pil
 from maskinversion.evaluation.protocols import wilson
-from maskinversion.geometry import as_pixels
+from maskinversion.pictures import as_pixels
 
 METHODS = ("global", "box crop", "masked crop", "MaskInversion")
 TEMPLATE = "a photo of a {}"

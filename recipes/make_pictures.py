@@ -17,11 +17,11 @@ from PIL import Image, ImageDraw, ImageFont
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import maskinversion as mi
 from maskinversion.examples import load_example
-from maskinversion.geometry import as_pixels
 from maskinversion.labels import draw_labels
 from maskinversion.loading import bundled_classes
 from maskinversion.operations import nothing, pick
 from maskinversion.overlay import overlay
+from maskinversion.pictures import as_pixels
 from maskinversion.tasks.caption import load_captioner
 from maskinversion.tasks.classify import classify
 from maskinversion.tasks.diffusion import Settings, load_decoder

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from ..decomposition import PoolerMap
 from ..errors import ModelError
-from ..geometry import Geometry, as_pixels, canvas_size
+from ..geometry import Geometry, canvas_size
 from ..inverter import EncodedImage, MaskInverter
+from ..pictures import as_pixels
 from ..towers import OpenClipViT, TimmViT
 from .masks import box_of
 
