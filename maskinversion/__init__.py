@@ -10,12 +10,13 @@ tokens = inverter.invert(inverter.encode(image), masks)
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .errors import InputError, MaskInversionError, MemoryLimitError, ModelError
+from .errors import InputError, InputWarning, MaskInversionError, MemoryLimitError, ModelError
 
 if TYPE_CHECKING:
     from .inverter import EncodedImage, MaskInverter
     from .models.clip import Clip
     from .models.loading import load_clip
+    from .pictures import label_masks, read_mask
     from .tokens import LocalizedTokens
 
 __version__ = "0.1.0"
@@ -23,12 +24,15 @@ __all__ = [
     "Clip",
     "EncodedImage",
     "InputError",
+    "InputWarning",
     "LocalizedTokens",
     "MaskInversionError",
     "MaskInverter",
     "MemoryLimitError",
     "ModelError",
+    "label_masks",
     "load_clip",
+    "read_mask",
 ]  # fmt: skip
 
 # Imported when first asked for, so that what needs no torch, such as `maskinversion --help`, does not wait for it.
@@ -37,7 +41,9 @@ _MODULES = {
     "EncodedImage": "inverter",
     "LocalizedTokens": "tokens",
     "MaskInverter": "inverter",
+    "label_masks": "pictures",
     "load_clip": "models.loading",
+    "read_mask": "pictures",
 }
 
 

@@ -12,6 +12,10 @@ class InputError(MaskInversionError, ValueError):
     """An image, a mask or a parameter cannot be used."""
 
 
+class InputWarning(UserWarning):
+    """An image or a mask is used, but not quite as it is, or looks like something else."""
+
+
 class ModelError(MaskInversionError, ValueError):
     """A model cannot be found, read, or used for MaskInversion."""
 

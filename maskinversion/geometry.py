@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -10,6 +9,8 @@ from .errors import InputError
 from .settings import FITS
 
 WHOLE = ("stretch", "aspect")  # the whole image covers the whole canvas
+
+LONGEST = 100  # times the other side: of a longer picture `crop` would see next to nothing, after enlarging all of it
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Geometry:
     def __post_init__(self):
         if self.fit not in FITS:
             raise InputError(f"fit is {self.fit!r}; it must be one of {', '.join(FITS)}")
+        if self.fit == "crop" and max(self.image_size) > LONGEST * min(self.image_size):
+            raise InputError(
+                f"the picture of {self.image_size[1]} x {self.image_size[0]} px is too long and thin to be cut to the shape that "
+                f"the model sees: use fit 'stretch' or 'pad'"
+            )
 
     @classmethod
     def for_image(cls, image: tuple[int, int], square: tuple[int, int], patch: tuple[int, int], fit: str) -> "Geometry":
@@ -79,11 +85,15 @@ class Geometry:
 
 
 def canvas_size(image: tuple[int, int], square: tuple[int, int], patch: tuple[int, int], fit: str) -> tuple[int, int]:
-    """Height and width of the canvas for an image: `square`, or with `aspect` about as many whole patches in its own shape."""
+    """Height and width of the canvas for an image: `square`, or with `aspect` about as many whole patches in its own shape.
+
+    A side has two patches at least; a picture that is longer than that allows is squashed.
+    """
     if fit != "aspect":
         return square
     stretch = ((square[0] * square[1]) / (image[0] * image[1])) ** 0.5
-    return tuple(max(2, round(side * stretch / step)) * step for side, step in zip(image, patch, strict=True))
+    longest = max(2, square[0] // patch[0] * (square[1] // patch[1]) // 2)
+    return tuple(min(max(2, round(side * stretch / step)), longest) * step for side, step in zip(image, patch, strict=True))
 
 
 def resize(pixels: Tensor, size: tuple[int, int], mode: str) -> Tensor:
@@ -91,70 +101,3 @@ def resize(pixels: Tensor, size: tuple[int, int], mode: str) -> Tensor:
     if tuple(pixels.shape[-2:]) == tuple(size):
         return pixels
     return F.interpolate(pixels, size=size, mode=mode, align_corners=False, antialias=True).clamp(0, 1)
-
-
-def as_pixels(image: object) -> Tensor:
-    """Any accepted image as float32 [1, 3, h, w] in 0..1: a PIL image, a [h, w, 3] uint8 array or float tensor in 0..1."""
-    if hasattr(image, "convert"):  # PIL
-        import numpy
-
-        image = numpy.array(image.convert("RGB"))
-    pixels = torch.as_tensor(image)
-    if pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
-        raise InputError(f"the image has shape {tuple(pixels.shape)}; it must be height x width x 3 (RGB)")
-    if 0 in pixels.shape:
-        raise InputError(f"the image is empty: its shape is {tuple(pixels.shape)}")
-    pixels = pixels[..., :3]
-    if pixels.dtype == torch.uint8:
-        pixels = pixels.float() / 255
-    elif pixels.is_floating_point():
-        pixels = pixels.float()
-        check_range(pixels, "the image")
-    else:
-        raise InputError(f"the image has numbers of type {pixels.dtype}; use uint8 (0..255) or float (0..1)")
-    return pixels.permute(2, 0, 1)[None]
-
-
-def as_masks(masks: object) -> list[Tensor]:
-    """Any accepted masks as a list of float32 [h, w] in 0..1.
-
-    Takes [M, h, w] or [h, w] (array or tensor; boolean, float in 0..1, or uint8 in 0..255) or a list of such masks or PIL
-    images, whose sizes may differ.
-    """
-    import numpy
-
-    if hasattr(masks, "convert"):
-        masks = [masks]
-    if isinstance(masks, (list, tuple)):
-        arrays = [torch.as_tensor(numpy.array(m.convert("L")) if hasattr(m, "convert") else m) for m in masks]
-    else:
-        stack = torch.as_tensor(masks)
-        if stack.ndim not in (2, 3):
-            raise InputError(f"the masks have shape {tuple(stack.shape)}; they must be masks x height x width")
-        arrays = list(stack if stack.ndim == 3 else stack[None])
-    if not arrays:
-        raise InputError("there is no mask: give at least one, white where the region is")
-    return [_as_mask(mask, index) for index, mask in enumerate(arrays)]
-
-
-def _as_mask(mask: Tensor, index: int) -> Tensor:
-    if mask.ndim != 2 or 0 in mask.shape:
-        raise InputError(f"mask {index} has shape {tuple(mask.shape)}; it must be height x width")
-    if mask.dtype == torch.uint8:
-        mask = mask.float() / 255
-    elif mask.dtype == torch.bool or mask.is_floating_point():
-        mask = mask.float()
-    else:
-        raise InputError(f"mask {index} has numbers of type {mask.dtype}; use bool, float (0..1) or uint8 (0..255)")
-    check_range(mask, f"mask {index}")
-    if mask.max() == 0:
-        raise InputError(f"mask {index} is empty (all black): there is nothing to localise. Paint the region white")
-    return mask
-
-
-def check_range(values: Tensor, what: str) -> None:
-    low, high = values.aminmax()
-    if not torch.isfinite(low) or not torch.isfinite(high):
-        raise InputError(f"{what} contains NaN or infinite values")
-    if low < -1e-3 or high > 1 + 1e-3:
-        raise InputError(f"{what} has values from {low:.3g} to {high:.3g}; they must be in 0..1")

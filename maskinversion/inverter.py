@@ -19,8 +19,9 @@ from .errors import InputError, memory_advice
 from .explain.base import LayerMap
 from .explain.objective import DiceObjective, Objective
 from .explain.plan import Plan
-from .geometry import Geometry, as_masks, as_pixels
+from .geometry import Geometry
 from .models.clip import Clip
+from .pictures import as_masks, as_pixels, warn
 from .settings import InversionSettings
 from .tokens import LocalizedTokens, overlap
 
@@ -69,9 +70,9 @@ class MaskInverter:
 
     @torch.no_grad()
     def encode(self, image: object) -> EncodedImage:
-        """Run the model once on an image: PIL, [h, w, 3] uint8 array, or [h, w, 3] float tensor in 0..1.
+        """Run the model once on an image: a file, PIL, or an array or tensor [h, w, 3] of uint8 or of floats in 0..1.
 
-        Raises InputError for anything else, MemoryLimitError when it does not fit.
+        See `pictures.as_pixels` for what else is taken. Raises InputError for anything else, MemoryLimitError when it does not fit.
         """
         pixels = as_pixels(image)
         tower = self.clip.tower
@@ -88,8 +89,9 @@ class MaskInverter:
         """Learn one token per mask; each is optimised independently of the others.
 
         encoded: by an inverter with the same CLIP, as far as its fingerprint tells, and as many layers.
-        masks: [M, h, w] or [h, w], bool, float in 0..1 or uint8 in 0..255, or a list of such (or PIL images). A mask of another
-        size than the image is taken to cover the whole image. Soft, coarse and overlapping masks are fine.
+        masks: [M, h, w] or [h, w], bool, float in 0..1 or uint8, or any number of such, files or PIL images, of which one at a
+        time is held; see `pictures.as_masks`. A mask of another size than the image is taken to cover the whole image. Soft,
+        coarse and overlapping masks are fine.
         callback(step, total, maps, losses): after every step, from 1; maps [M, H, W] in 0..1 and losses [M] before its update.
         It may raise to stop.
 
@@ -98,21 +100,27 @@ class MaskInverter:
         if encoded.fingerprint != self.clip.fingerprint or len(encoded.maps) != self.settings.layers:
             raise InputError("this image was encoded by another inverter: encode it with the one that inverts")
         start = encoded.global_embedding
-        masks = self.masks_for(encoded, masks).to(start)
+        with memory_advice("the masks", LESS):
+            masks = self.masks_for(encoded, masks).to(start)
         with memory_advice(f"{len(masks)} masks at {encoded.geometry.model_size[0]} px", LESS):
             return self._optimise(encoded, masks, callback)
 
     def masks_for(self, encoded: EncodedImage, masks: object) -> Tensor:
         """The masks as the model sees them: [M, H, W] float32 in 0..1, on the canvas of the encoded image."""
-        given = as_masks(masks)
-        seen = torch.empty(len(given), *encoded.geometry.model_size)
-        for index, mask in enumerate(given):
-            seen[index] = encoded.geometry.to_model(mask[None, None], "bilinear")[0, 0]
-            if seen[index].max() == 0:
-                raise InputError(
-                    f"mask {index} lies outside of what the model sees with fit={self.settings.fit!r}: use 'stretch' or 'pad'"
+        geometry = encoded.geometry
+        seen = []
+        for index, mask in enumerate(as_masks(masks)):
+            height, width = mask.shape
+            if (width, height) == geometry.image_size != (height, width):
+                warn(
+                    f"mask {index} is {width} x {height} px and the picture {height} x {width}: was the mask made for the picture "
+                    f"as it is stored, not turned upright?"
                 )
-        return seen
+            seen.append(geometry.to_model(mask[None, None], "bilinear")[0, 0].cpu())
+            if seen[-1].max() == 0:
+                advice = "use 'stretch', 'pad' or 'aspect'" if geometry.fit == "crop" else "raise image_size"
+                raise InputError(f"mask {index} lies outside of what the model sees with fit={geometry.fit!r}: {advice}")
+        return torch.stack(seen)
 
     def _optimise(self, encoded: EncodedImage, masks: Tensor, callback: Callback | None) -> LocalizedTokens:
         """The paper's algorithm (arXiv 2407.20034, section 3): gradient descent on the tokens alone, of a frozen model."""

@@ -10,6 +10,7 @@ from .errors import InputError
 
 FITS = ("stretch", "pad", "crop", "aspect")
 PRECISIONS = ("exact", "fast")
+READINGS = ("auto", "brightness", "alpha")  # of a mask file: what of it holds the region
 
 
 def setting(default: object, help: str, choices: Sequence[str] | None = None) -> Any:

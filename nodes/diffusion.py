@@ -14,6 +14,7 @@ from PIL import Image
 from ..maskinversion import InputError
 from ..maskinversion.tasks.diffusion import UNCLIP
 from ..maskinversion.tasks.diffusion_settings import Settings
+from .support.convert import masks_of, one_picture
 from .support.files import NOTHING_FOUND, every_file, located, relative, stamp
 from .support.managed import InUse, ManagedDecoder, memory_back
 from .support.progress import ProgressBar
@@ -187,12 +188,11 @@ class InpaintFromTokens(io.ComfyNode):
 
     @classmethod
     def execute(cls, pipeline: ManagedDecoder, tokens, image, mask, feather, negative=None, **sampling) -> io.NodeOutput:
-        if len(image) != 1:
-            raise InputError(f"there are {len(image)} pictures to paint into; give one")
+        picture, hole = one_picture(image), masks_of(mask, empty=False)
         decoder = pipeline.ready()
         steps = PreviewSteps(cls.hidden.unique_id, decoder.kind)
         with memory_back():
-            return finished(decoder.inpaint(tokens, image[0], mask, settings(sampling), feather, negative, steps))
+            return finished(decoder.inpaint(tokens, picture, hole, settings(sampling), feather, negative, steps))
 
 
 def settings(sampling: dict) -> Settings:

@@ -13,7 +13,7 @@ from ..maskinversion.bundled import EXAMPLES, load_example
 from ..maskinversion.drawing.overlay import overlay
 from ..maskinversion.geometry import resize
 from ..maskinversion.settings import FITS, PRECISIONS, InversionSettings
-from .support.convert import clip_vision_output, pair
+from .support.convert import clip_vision_output, masks_of, pair, pictures_of
 from .support.managed import encode, managed, memory_back
 from .support.progress import ProgressBar
 from .support.types import CATEGORY, ClipSocket, TokensSocket
@@ -149,11 +149,12 @@ class MapOverlay(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, maps, strength, mask=None) -> io.NodeOutput:
-        count = len(maps)
+        maps = masks_of(maps)
+        count, size = len(maps), tuple(maps.shape[1:])
         if mask is not None:
-            mask = resize(mask.reshape(-1, 1, *mask.shape[-2:]), maps.shape[1:], "bilinear")[:, 0]
-        pictures = resize(image[..., :3].movedim(-1, 1), maps.shape[1:], "bilinear").movedim(1, -1)
-        for what, given in (("images", image), ("masks", mask)):
+            mask = resize(masks_of(mask)[:, None], size, "bilinear")[:, 0]
+        pictures = [resize(picture.movedim(-1, 0)[None], size, "bilinear")[0].movedim(0, -1) for picture in pictures_of(image)]
+        for what, given in (("images", pictures), ("masks", mask)):
             if given is not None and len(given) not in (1, count):
                 raise InputError(f"{count} maps and {len(given)} {what} do not go together: give one, or as many as maps")
         painted = [

@@ -12,6 +12,7 @@ from ..maskinversion.operations import embeddings_of
 from ..maskinversion.tasks.classify import classify
 from ..maskinversion.tasks.phrases import CLASS_TEMPLATE, EXPRESSION_TEMPLATE, TEMPLATES
 from ..maskinversion.tasks.refer import refer
+from .support.convert import masks_of, one_picture
 from .support.managed import ManagedClip
 from .support.progress import counter, with_text
 from .support.types import CATEGORY, ClipSocket, Tokens, TokensSocket
@@ -131,7 +132,7 @@ class FindRegions(io.ComfyNode):
                 raise InputError("the tokens are of pictures of several sizes: connect the masks to choose from")
             device = comfy.model_management.intermediate_device()
             mask = torch.cat([t.maps_for().to(device) for t in tokens])
-        mask = mask.reshape(-1, *mask.shape[-2:])
+        mask = masks_of(mask)
         if len(mask) != len(embeddings):
             raise InputError(f"there are {len(mask)} masks and {len(embeddings)} tokens: connect the masks that the tokens are of")
         found = refer(embeddings, ready, phrases.splitlines(), template, one_to_one)
@@ -174,10 +175,8 @@ class LabelRegions(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, mask, labels) -> io.NodeOutput:
-        if len(image) != 1:
-            raise InputError(f"there are {len(image)} pictures; give one")
-        picture = image[0, ..., :3]
-        masks = resize(mask.reshape(-1, 1, *mask.shape[-2:]), tuple(picture.shape[:2]), "bilinear")[:, 0]
+        picture = one_picture(image)
+        masks = resize(masks_of(mask)[:, None], tuple(picture.shape[:2]), "bilinear")[:, 0]
         lines = [line.strip() for line in labels.split("\n")]
         if len(lines) == len(masks) + 1 and not lines[-1]:
             lines.pop()  # what follows the last line break

@@ -35,13 +35,12 @@ def load_example(name: str) -> Example:
     """One of EXAMPLES. Raises InputError for another name."""
     if name not in NAMES:
         raise InputError(f"there is no example called {name!r}; there are {', '.join(EXAMPLES)}")
-    import numpy as np
     import torch
-    from PIL import Image
 
-    image = Image.open(SCENES / f"{name}.png").convert("RGB")
-    masks = [np.asarray(Image.open(SCENES / f"{name}-mask{i}.png").convert("L")) for i in range(len(NAMES[name]))]
-    return Example(image, torch.from_numpy(np.stack(masks)).float() / 255, NAMES[name])
+    from ..pictures import open_picture, read_mask
+
+    masks = [read_mask(SCENES / f"{name}-mask{i}.png") for i in range(len(NAMES[name]))]
+    return Example(open_picture(SCENES / f"{name}.png").convert("RGB"), torch.stack(masks), NAMES[name])
 
 
 def bundled_classes() -> list[str]:

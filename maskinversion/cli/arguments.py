@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..settings import InversionSettings
+from ..settings import READINGS, InversionSettings
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from torch import Tensor
 
     from ..inverter import MaskInverter
     from ..tokens import LocalizedTokens
@@ -31,19 +32,18 @@ def add_inversion(command: argparse.ArgumentParser) -> None:
         command.add_argument(f"--{field.name.replace('_', '-')}", type=kind, **field.metadata)
 
 
-def open_picture(path: Path) -> Image.Image:
-    from PIL import Image
+def add_masks(command: argparse.ArgumentParser, required: bool = False) -> None:
+    command.add_argument("--mask", type=Path, action="append", required=required, help="white where the region is; may be repeated")
+    command.add_argument(
+        "--mask-by", choices=READINGS, default="auto", help="what of a mask file holds the region, where that is not clear"
+    )
+    command.add_argument(
+        "--labels", type=label_ids, metavar="IDS", help="the mask files are label maps: 'all', or the ids to take, such as 1,15"
+    )
 
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            return picture
-    except FileNotFoundError as error:
-        raise InputError(f"there is no file {path}") from error
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{path} is too large to open safely ({error}): make it smaller first") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not a picture that can be read ({error})") from error
+
+def label_ids(text: str) -> list[int] | str:
+    return text if text == "all" else [int(number) for number in text.split(",")]
 
 
 def make_inverter(args: argparse.Namespace) -> MaskInverter:
@@ -54,9 +54,20 @@ def make_inverter(args: argparse.Namespace) -> MaskInverter:
     return MaskInverter(load_clip(args.clip, args.architecture, args.device), settings)
 
 
-def invert_files(inverter: MaskInverter, image: Path, masks: list[Path]) -> tuple[Image.Image, list[Image.Image], LocalizedTokens]:
-    picture, opened = open_picture(image), [open_picture(mask) for mask in masks]
-    return picture, opened, inverter.invert(inverter.encode(picture), opened)
+def named_masks(args: argparse.Namespace) -> Iterator[tuple[str, Tensor]]:
+    """The masks [h, w] of the files, one after the other, and what to call them."""
+    from ..pictures import as_masks, label_masks
+
+    if args.labels is None:
+        yield from zip(map(str, args.mask), as_masks(args.mask, args.mask_by))
+        return
+    for path in args.mask:
+        for label, mask in label_masks(path, None if args.labels == "all" else args.labels).items():
+            yield f"{path}, label {label}", mask.float()
+
+
+def invert_files(inverter: MaskInverter, args: argparse.Namespace) -> LocalizedTokens:
+    return inverter.invert(inverter.encode(args.image), (mask for _, mask in named_masks(args)))
 
 
 def saved_tokens(args: argparse.Namespace) -> LocalizedTokens | None:
@@ -70,21 +81,19 @@ def saved_tokens(args: argparse.Namespace) -> LocalizedTokens | None:
     return None
 
 
-def save_overlays(picture: Image.Image, masks: list[Image.Image], tokens: LocalizedTokens, out: Path) -> list[Path]:
-    """One PNG per region: the map over the picture and the outline of the mask."""
-    import numpy as np
-    import torch
+def save_overlays(image: object, masks: Iterable[Tensor], tokens: LocalizedTokens, out: Path) -> list[Path]:
+    """One PNG per region: the map over the picture and the outline of the mask [h, w]."""
     from PIL import Image
 
     from ..drawing.overlay import overlay
-    from ..geometry import as_pixels
+    from ..geometry import resize
+    from ..pictures import as_pixels
 
     out.mkdir(parents=True, exist_ok=True)
-    pixels = as_pixels(picture)[0].permute(1, 2, 0)
+    pixels = as_pixels(image)[0].permute(1, 2, 0)
     paths = []
     for i, (heat, mask) in enumerate(zip(tokens.maps_for(), masks, strict=True)):
-        same_size = np.asarray(mask.convert("L").resize(picture.size), np.float32) / 255
-        painted = overlay(pixels, heat.cpu(), torch.from_numpy(same_size))
+        painted = overlay(pixels, heat.cpu(), resize(mask[None, None], tuple(pixels.shape[:2]), "bilinear")[0, 0])
         paths.append(out / f"overlay-{i}.png")
         Image.fromarray((painted * 255).round().byte().numpy()).save(paths[-1])
     return paths

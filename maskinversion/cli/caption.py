@@ -4,12 +4,12 @@ import argparse
 from pathlib import Path
 
 from ..tasks.decoding import HOWS, Decoding
-from .arguments import add_inversion, add_model, invert_files, make_inverter, saved_tokens
+from .arguments import add_inversion, add_masks, add_model, invert_files, make_inverter, saved_tokens
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", type=Path, help="a picture, or the tokens.safetensors that `invert` wrote")
-    parser.add_argument("--mask", type=Path, action="append", help="white where the region is; may be repeated")
+    add_masks(parser)
     parser.add_argument("--captioner", default="bundled", help="'bundled', or a ClipCap checkpoint (default: %(default)s)")
     parser.add_argument("--tokenizer", help="folder of GPT-2's vocab.json and merges.txt, where they are not beside the checkpoint")
     parser.add_argument("--how", choices=HOWS, default="greedy", help="how words are chosen (default: %(default)s)")
@@ -30,6 +30,6 @@ def run(args: argparse.Namespace) -> None:
     captioner = load_captioner(args.captioner, args.tokenizer, args.device)
     tokens = saved_tokens(args)
     if tokens is None:
-        tokens = invert_files(make_inverter(args), args.image, args.mask)[2]
+        tokens = invert_files(make_inverter(args), args)
     for number, texts in enumerate(captioner.caption(tokens, decoding)):
         print(f"region {number}: {' | '.join(texts)}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..tasks.phrases import CLASS_TEMPLATE, NAMES, TEMPLATES
-from .arguments import add_inversion, add_model, invert_files, make_inverter, saved_tokens
+from .arguments import add_inversion, add_masks, add_model, invert_files, make_inverter, saved_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", type=Path, help="a picture, or the tokens.safetensors that `invert` wrote")
-    parser.add_argument("--mask", type=Path, action="append", help="white where the region is; may be repeated")
+    add_masks(parser)
     parser.add_argument("--phrase", action="append", help="may be repeated; the bundled model has its own list")
     parser.add_argument("--phrases", type=Path, help="a text file with a phrase a line")
     parser.add_argument("--list", choices=NAMES, help="phrases that come with the library")
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     inverter = make_inverter(args)
     tokens = saved_tokens(args)
     if tokens is None:
-        tokens = invert_files(inverter, args.image, args.mask)[2]
+        tokens = invert_files(inverter, args)
     else:
         check_made_with([tokens], inverter.clip, "give that one as --clip", what=f"{args.image} was")
     templates = [template for given in args.template or [CLASS_TEMPLATE] for template in TEMPLATES.get(given, [given])]

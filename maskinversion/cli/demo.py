@@ -14,15 +14,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from PIL import Image
-
     from .. import MaskInverter, load_clip
 
     example = load_example(args.example)
     inverter = MaskInverter(load_clip("bundled"))
     tokens = inverter.invert(inverter.encode(example.image), example.masks)
-    masks = [Image.fromarray((mask * 255).byte().numpy()) for mask in example.masks]
-    for path in save_overlays(example.image, masks, tokens, args.out):
+    for path in save_overlays(example.image, example.masks, tokens, args.out):
         print(path)
     print(f"The masks are of: {', '.join(example.names)}. What the tokens say:")
     print_classification(tokens.embeddings, inverter.clip, bundled_classes(), top=3)

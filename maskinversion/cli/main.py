@@ -6,9 +6,10 @@ importing torch, so that --help is quick; `run` imports what it needs.
 
 import argparse
 import sys
+import warnings
 from importlib import import_module
 
-from ..errors import MaskInversionError
+from ..errors import InputWarning, MaskInversionError
 
 # The module of each command, and its line in --help.
 COMMANDS = {
@@ -26,14 +27,22 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status, 1 after an error that is printed in one line."""
     argv = sys.argv[1:] if argv is None else argv
     args = parser(argv).parse_args(argv)
-    try:
-        args.run(args)
-    except MaskInversionError as error:
-        print(f"maskinversion: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", InputWarning)
+        warnings.showwarning = show_warning
+        try:
+            args.run(args)
+        except MaskInversionError as error:
+            print(f"maskinversion: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            return 130
     return 0
+
+
+def show_warning(message: Warning | str, category: type[Warning], *where: object, **others: object) -> None:
+    words = message if issubclass(category, InputWarning) else f"{category.__name__}: {message}"
+    print(f"maskinversion: {words}", file=sys.stderr)
 
 
 def parser(argv: list[str]) -> argparse.ArgumentParser:

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from ..errors import ModelError
 from ..explain.pooler import PoolerMap
-from ..geometry import Geometry, as_pixels
+from ..geometry import Geometry
 from ..inverter import EncodedImage, MaskInverter
 from ..models.towers.open_clip_vit import OpenClipViT
 from ..models.towers.timm_vit import TimmViT
+from ..pictures import as_pixels
 from .masks import box_of
 
 GREY = 0.5

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..geometry import resize
+from ..pictures import open_picture
 from .plain_pickle import read_plain_pickle
 
 
@@ -40,14 +41,16 @@ class Sample:
     size: tuple[int, int] | None = None
 
     def open(self) -> Image.Image:
-        """The picture in RGB. Raises InputError when it is missing or cannot be read."""
-        try:
-            with Image.open(self.image) as picture:
-                return picture.convert("RGB")
-        except FileNotFoundError as error:
-            raise InputError(f"there is no file {self.image}, which the annotations name: is --images the right folder?") from error
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"{self.image} is not a picture that can be read ({error})") from error
+        """The picture upright; as it is stored where that is what the annotations' size says.
+
+        Raises InputError when it is missing or cannot be read.
+        """
+        if not self.image.exists():
+            raise InputError(f"there is no file {self.image}, which the annotations name: is --images the right folder?")
+        picture = open_picture(self.image)
+        if self.size == picture.size != picture.size[::-1]:  # width, height of what is upright
+            return open_picture(self.image, turned=False)
+        return picture
 
     def masks(self, size: tuple[int, int]) -> Tensor:
         """The masks [M, h, w] of its regions, 0 or 1, on a picture of `size` (height, width); some may be empty."""

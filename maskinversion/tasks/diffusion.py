@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from ..bundled import BUNDLED
 from ..errors import InputError, ModelError, first_line, memory_advice
-from ..geometry import as_masks, as_pixels, resize
+from ..geometry import resize
 from ..identity import check_made_for, check_same_clip
 from ..models.loading import load_clip
 from ..operations import embeddings_of
+from ..pictures import as_masks, as_pixels
 from ..tokens import LocalizedTokens
 from .diffusion_settings import Settings
 
@@ -162,15 +163,16 @@ class Decoder:
     ) -> Tensor:
         """`image` with every token painted into the white of `mask`: [tokens * count, h, w, 3] at the size of the image.
 
-        Where the mask is 0 the numbers of the image come back as they were. feather: over how many pixels, inside the mask, the
-        painting fades in. Raises as `generate`, and ModelError for a pipeline that cannot paint into pictures.
+        image, mask: as `MaskInverter` takes them. Where the mask is 0 the numbers of the image come back as they were. feather:
+        over how many pixels, inside the mask, the painting fades in. Raises as `generate`, and ModelError for a pipeline that
+        cannot paint into pictures.
         """
         from PIL import Image
 
         pipeline = self.inpainter
         if feather < 0:
             raise InputError(f"feather is {feather}; it must not be negative")
-        pixels, hole = as_pixels(image), as_masks(mask)
+        pixels, hole = as_pixels(image), list(as_masks(mask))
         if len(hole) != 1:
             raise InputError(f"there are {len(hole)} masks; give one, white where the picture is to be painted")
         own = tuple(pixels.shape[-2:])

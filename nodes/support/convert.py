@@ -7,24 +7,50 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...maskinversion import EncodedImage, InputError, LocalizedTokens
-from ...maskinversion.geometry import as_masks, check_range
+from ...maskinversion.pictures import as_masks, in_range
 
 
-def pair(images: Tensor, masks: Tensor) -> list[tuple[Tensor, list[Tensor]]]:
-    """Every image [h, w, 3] with its masks [h, w]: one image takes all masks; equal numbers pair up; one mask is for all.
+def pictures_of(images: Tensor) -> list[Tensor]:
+    """Every picture [h, w, 3] of ComfyUI's IMAGE [B, h, w, C], in 0..1: what resizing left beyond is clamped.
+
+    Raises InputError for other dimensions, and for a picture that cannot be used, with its place in the batch.
+    """
+    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4):
+        raise InputError(f"the image has shape {tuple(images.shape)}; it must be batch x height x width x 3")
+    if 0 in images.shape:
+        raise InputError(f"there is no image: its shape is {tuple(images.shape)}")
+    found = (in_range(image[..., :3], f"image {index}") for index, image in enumerate(images))
+    return [image.expand(-1, -1, 3) for image in found]
+
+
+def one_picture(images: Tensor) -> Tensor:
+    """The one picture [h, w, 3] of an IMAGE. Raises InputError for more."""
+    if len(images) != 1:
+        raise InputError(f"there are {len(images)} pictures; give one")
+    return pictures_of(images)[0]
+
+
+def masks_of(masks: Tensor, empty: bool = True) -> Tensor:
+    """ComfyUI's MASK of any shape that ends in [h, w], as [M, h, w] in 0..1, by ComfyUI's own rule. empty: whether one may be.
+
+    Raises InputError for one that cannot be used, with its place in the batch.
+    """
+    if masks.ndim < 2 or 0 in masks.shape:
+        raise InputError(f"there is no mask: its shape is {tuple(masks.shape)}")
+    return torch.stack(list(as_masks(list(masks.reshape(-1, *masks.shape[-2:])), empty=empty)))
+
+
+def pair(images: Tensor, masks: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Every image [h, w, 3] with its masks [M, h, w]: one image takes all masks; equal numbers pair up; one mask is for all.
 
     Raises InputError for other numbers or dimensions, and for an image or mask that cannot be used, with its place in the batch.
     """
-    if images.ndim != 4:
-        raise InputError(f"the image has shape {tuple(images.shape)}; it must be batch x height x width x 3")
-    for index, image in enumerate(images):
-        check_range(image, f"image {index}")
-    seen = as_masks(masks)
-    b, m = len(images), len(seen)
+    pictures, seen = pictures_of(images), masks_of(masks, empty=False)
+    b, m = len(pictures), len(seen)
     if b == 1:
-        return [(images[0], seen)]
+        return [(pictures[0], seen)]
     if m in (1, b):
-        return [(image, [seen[index % m]]) for index, image in enumerate(images)]
+        return [(image, seen[index % m][None]) for index, image in enumerate(pictures)]
     raise InputError(
         f"{b} images and {m} masks do not go together: give one image with any number of masks, as many masks as images, or one "
         f"mask for all"

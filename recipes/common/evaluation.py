@@ -10,7 +10,7 @@ import torch
 
 from maskinversion.evaluation.baselines import crop, masked_crop, to_pil
 from maskinversion.evaluation.protocols import wilson
-from maskinversion.geometry import as_pixels
+from maskinversion.pictures import as_pixels
 from recipes.common.paths import BUILD
 from recipes.common.scenes import KINDS, Scene, Scenes, usual_counts
 from recipes.common.sprites import STYLES

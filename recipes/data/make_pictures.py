@@ -16,8 +16,8 @@ import maskinversion as mi
 from maskinversion.bundled import bundled_classes, load_example
 from maskinversion.drawing.labels import draw_labels
 from maskinversion.drawing.overlay import overlay
-from maskinversion.geometry import as_pixels
 from maskinversion.operations import nothing, pick
+from maskinversion.pictures import as_pixels
 from maskinversion.tasks.caption import load_captioner
 from maskinversion.tasks.classify import classify
 from maskinversion.tasks.diffusion import Settings, load_decoder

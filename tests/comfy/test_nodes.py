@@ -128,7 +128,6 @@ def test_pairs_are_what_each_gives_alone(server, defaults):
         ("last empty", 1, "mask 2 is empty"),
         ("last empty", 3, "mask 2 is empty"),
         ("last nan", 1, "mask 2 contains NaN"),
-        ("five dimensions", 1, "the masks have shape (1, 1, 3, 48, 64)"),
     ],
 )
 def test_a_bad_mask_is_named_and_the_server_lives(server, defaults, kind, images, message):

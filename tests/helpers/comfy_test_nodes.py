@@ -39,6 +39,10 @@ class TestMask:
             masks[-1] = 0
         elif kind == "last nan":
             masks[-1, 0, 0] = float("nan")
+        elif kind == "two dimensions":
+            masks = masks[0]
+        elif kind == "four dimensions":
+            masks = masks[:, None]
         elif kind == "five dimensions":
             masks = masks[None, None]
         return (masks,)

@@ -9,8 +9,8 @@ import torch
 
 import maskinversion as mi
 from maskinversion.bundled import load_example
-from maskinversion.geometry import as_pixels
 from maskinversion.operations import nothing
+from maskinversion.pictures import as_pixels
 from maskinversion.tasks.classify import classify
 from maskinversion.tasks.diffusion import BUNDLED_DECODERS, Settings, load_decoder
 

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 import maskinversion as mi
-from maskinversion.geometry import Geometry, as_masks, as_pixels, canvas_size
+from maskinversion.geometry import Geometry, canvas_size
+from maskinversion.pictures import as_masks, as_pixels
 
 
 @pytest.mark.parametrize("fit", ["stretch", "pad", "crop", "aspect"])
@@ -46,7 +47,7 @@ def test_masks_of_every_kind_are_the_same_mask():
     array = np.zeros((20, 30), np.uint8)
     array[5:10] = 255
     kinds = (array, array > 0, array / 255.0, torch.from_numpy(array), Image.fromarray(array), [array], array[None])
-    masks = [as_masks(v) for v in kinds]
+    masks = [list(as_masks(v)) for v in kinds]
     assert all(len(m) == 1 and torch.equal(m[0], masks[0][0]) for m in masks)
 
 
@@ -62,11 +63,11 @@ def test_a_mask_of_another_size_covers_the_image(bundled, scene):
     ("image", "message"),
     [
         (torch.rand(3, 40, 40), r"shape \(3, 40, 40\).*height x width x 3"),
-        (torch.rand(1, 40, 40, 3), "height x width x 3"),
+        (torch.rand(2, 40, 40, 3), "a batch of 2 pictures"),
         (torch.full((40, 40, 3), float("nan")), "NaN"),
         (torch.rand(40, 40, 3) * 255, r"0\.\.1"),
         (torch.zeros(0, 40, 3), "empty"),
-        (np.zeros((40, 40, 3), np.int32), "uint8"),
+        (np.full((40, 40, 3), 300, np.int32), "uint8"),
     ],
     ids=["channels first", "batch", "nan", "range", "no rows", "integers"],
 )
@@ -82,10 +83,10 @@ def test_bad_images_are_explained(bundled, image, message):
         ([torch.ones(96, 128), torch.zeros(96, 128)], "mask 1 is empty"),
         (torch.full((1, 96, 128), float("nan")), "mask 0 contains NaN"),
         (torch.full((96, 128), 3.0), r"mask 0 has values from 3 to 3"),
-        (torch.ones(1, 1, 96, 128), "masks x height x width"),
+        (torch.ones(2, 2, 96, 128), "masks x height x width"),
         ([torch.ones(3, 96, 128)], "mask 0 has shape"),
         ([], "no mask"),
-        (np.ones((96, 128), np.int64), "int64"),
+        (np.full((96, 128), 7, np.int64), "ids of a label map, or brightness"),
     ],
     ids=["empty", "second empty", "nan", "range", "4d", "3d in list", "none", "integers"],
 )
