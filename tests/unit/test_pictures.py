@@ -141,6 +141,7 @@ def test_a_picture_file_holds_what_was_written(files, name):
     assert found.shape == truth.shape and np.abs(found - truth).max() < 1e-6
 
 
+@pytest.mark.comfy
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_picture_file_is_what_load_image_gives(files, by_load_image, name):
     found, loaded = shown(as_pixels(str(files / name))), by_load_image[name]
