@@ -93,6 +93,7 @@ def test_a_file_that_is_replaced_is_read_anew(server, tokens, files):
     write(files / "right", checkpoint("transformer", 64))
 
 
+@pytest.mark.slow
 def test_an_interrupt_stops_it_between_two_regions(server, tokens):
     tokens["mask"]["inputs"]["count"] = 200  # a caption is short, so there must be many to be in the middle of
     graph = captioning(tokens, decoding="greedy")

@@ -94,6 +94,7 @@ def test_what_is_wrong_is_said(server, two):
     assert "2 pictures to paint into; give one" in server.submit(batch).error
 
 
+@pytest.mark.slow
 def test_an_interrupt_stops_it_and_the_next_run_is_as_before(server, two):
     expected = server.images(server.submit(generating(two, "kandinsky")), "shown")[0].tobytes()
     prompt = server.queue(generating(two, "kandinsky", steps=1000, seed=2))

@@ -60,6 +60,7 @@ def test_a_region_of_one_picture_goes_into_a_region_of_another(server, pipelines
     assert taken != painted and graph[taken[0]]["inputs"] != graph[painted[0]]["inputs"]
 
 
+@pytest.mark.slow
 def test_a_picture_of_a_region_offline(server):
     """The template as it is, on the bundled models."""
     graph = server.read(WORKFLOWS / "picture_of_a_region.json")

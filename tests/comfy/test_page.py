@@ -9,7 +9,7 @@ import pytest
 from tests.helpers.graphs import WORKFLOW
 from tools.comfyui_server import Server, as_api, read_history
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
