@@ -37,7 +37,8 @@ def load_example(name: str) -> Example:
         raise InputError(f"there is no example called {name!r}; there are {', '.join(EXAMPLES)}")
     import torch
 
-    from ..pictures import open_picture, read_mask
+    from ..pictures import read_mask
+    from ..pictures.files import open_picture
 
     masks = [read_mask(SCENES / f"{name}-mask{i}.png") for i in range(len(NAMES[name]))]
     return Example(open_picture(SCENES / f"{name}.png").convert("RGB"), torch.stack(masks), NAMES[name])

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..geometry import resize
-from ..pictures import open_picture
+from ..pictures.files import open_picture
 from .plain_pickle import read_plain_pickle
 
 

@@ -1,12 +1,54 @@
-"""The one door for pictures and masks, as the nodes use it in a real ComfyUI."""
+"""Pictures and masks in a real ComfyUI: what Load Image gives, and what the nodes take."""
+
+import json
+import subprocess
+import sys
 
 import numpy as np
+import pytest
 import torch
 
 import maskinversion as mi
-from tests.comfy.test_nodes import report
+from maskinversion.pictures import as_pixels
+from tests.helpers.files import PICTURES, B, H, W, b8, pil, shown, write_pictures, write_scene
 from tests.helpers.graphs import inversion
-from tests.unit.test_pictures import B, H, W, b8, pil, scene_tokens  # noqa: F401
+from tools.comfyui_server import find_comfyui
+
+LOAD_IMAGE = """
+import os, sys
+folder, out, comfyui = sys.argv[1:]
+sys.argv = ["main.py", "--cpu"]
+os.chdir(comfyui)
+sys.path.insert(0, comfyui)
+import comfy.options
+comfy.options.enable_args_parsing()
+import folder_paths, nodes, numpy
+folder_paths.set_input_directory(folder)
+numpy.savez(out, **{name: nodes.LoadImage().load_image(name)[0][0].float().numpy() for name in os.listdir(folder)})
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    write_pictures(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def by_load_image(files, tmp_path_factory):
+    """What ComfyUI's own Load Image makes of the files."""
+    out = tmp_path_factory.mktemp("loaded") / "loaded.npz"
+    subprocess.run([sys.executable, "-c", LOAD_IMAGE, str(files), str(out), str(find_comfyui())], check=True, timeout=300)
+    return np.load(out)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_file_is_what_load_image_gives(files, by_load_image, name):
+    found, loaded = shown(as_pixels(str(files / name))), by_load_image[name]
+    assert found.shape == loaded.shape
+    bound = 2.01 / 255 if "cmyk.tif" in name else 9 / 255 if name.endswith("jpg") else 1.01 / 255  # decoders round as they like
+    assert np.abs(found - loaded).max() < bound
 
 
 def everywhere(defaults, kind, count=2):
@@ -27,6 +69,11 @@ def everywhere(defaults, kind, count=2):
     for name in ("labels", "overlay", "found"):
         graph[f"{name} shown"] = {"class_type": "PreviewImage", "inputs": {"images": [name, 0]}}
     return graph
+
+
+def report(run):
+    assert not run.error, run.error
+    return json.loads(run.text("report"))
 
 
 def results(server, graph):
@@ -58,12 +105,13 @@ def test_what_resizing_leaves_beyond_black_and_white_is_clamped(server, defaults
     assert found["maps"] == [2, 111, 150] and len(shown) == 5
 
 
-def test_a_long_thin_picture_and_files_of_the_input_folder(server, defaults, scene_tokens):  # noqa: F811
+def test_a_long_thin_picture_and_files_of_the_input_folder(server, defaults, bundled, tmp_path):
     graph = inversion(defaults, mask_size=(8, 5000), iterations=2)
     graph["image"]["inputs"] |= {"height": 8, "width": 5000}
     assert report(server.submit(graph))["maps"] == [1, 8, 5000]
-    folder, token = scene_tokens
-    (server.base / "input" / "turned.png").write_bytes((folder / "turned.png").read_bytes())
+    inverter = mi.MaskInverter(bundled)
+    token = inverter.invert(inverter.encode(write_scene(tmp_path)), B).embeddings[0]
+    (server.base / "input" / "turned.png").write_bytes((tmp_path / "turned.png").read_bytes())
     pil(b8, "RGB").save(server.base / "input" / "mask.png")  # Load Image makes 0.996 of a grey file's white
     pil(B.astype(np.uint8)).save(server.base / "input" / "faint.png")
     graph = inversion(defaults)

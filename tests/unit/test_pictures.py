@@ -1,153 +1,54 @@
-"""The one door for pictures and masks: each kind of input against what it means, told by NumPy, Pillow or ComfyUI itself."""
+"""The one door for pictures and masks: each kind of input against what it means, told by NumPy and Pillow."""
 
 import os
-import struct
-import subprocess
-import sys
 import warnings
 import weakref
-import zlib
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms
+from PIL import Image
 
 import maskinversion as mi
-from maskinversion import pictures
 from maskinversion.cli.main import main
 from maskinversion.evaluation.data import Region, Sample
 from maskinversion.geometry import Geometry, canvas_size
-from maskinversion.pictures import as_masks, as_pixels, label_masks, open_picture, read_mask
-from tools.comfyui_server import find_comfyui
-
-H, W = 24, 40
-ROWS, COLUMNS = np.mgrid[:H, :W]
-RGB = np.stack([COLUMNS * 6, ROWS * 10, (COLUMNS + ROWS) * 4], -1).astype(np.uint8)
-GREY = (COLUMNS * 5 + 20).astype(np.uint8)
-GREY16 = (COLUMNS * 1500 + ROWS * 37 + 300).astype(np.uint16)
-ALPHA = (COLUMNS * 6).astype(np.uint8)
-ORIENTATION = 0x0112
-
-B = np.zeros((H, W), bool)  # the region of every mask below
-B[4:18, 6:20] = True
-B[10:14, 14:30] = True
-
-
-def png16(path, array):
-    """A 16-bit PNG of [h, w] or [h, w, 3], which Pillow does not write."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
-    colour = 2 if array.ndim == 3 else 0
-    header = struct.pack(">IIBBBBB", array.shape[1], array.shape[0], 16, colour, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
-
-
-def pil(array, mode=None):
-    image = Image.fromarray(array)
-    return image.convert(mode) if mode else image
-
-
-def exif(orientation):
-    found = Image.Exif()
-    found[ORIENTATION] = orientation
-    return found
-
-
-def profile():
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
-
-
-# How each file is written, and the pixels [h, w, 3] of 0..1 that it holds; None where the format is lossy.
-PICTURES = {
-    "rgb.png": (lambda p: pil(RGB).save(p), RGB / 255),
-    "rgb.jpg": (lambda p: pil(RGB).save(p, quality=95), None),
-    "rgb.webp": (lambda p: pil(RGB).save(p, lossless=True), RGB / 255),
-    "rgb.bmp": (lambda p: pil(RGB).save(p), RGB / 255),
-    "rgb16.png": (lambda p: png16(p, RGB.astype(np.uint16) * 257), RGB / 255),
-    "grey.png": (lambda p: pil(GREY).save(p), GREY / 255),
-    "grey.jpg": (lambda p: pil(GREY).save(p, quality=95), None),
-    "bit.png": (lambda p: pil(B).save(p), B),
-    "grey16.png": (lambda p: png16(p, GREY16), GREY16 / 65535),
-    "grey16.tif": (lambda p: pil(GREY16).save(p), GREY16 / 65535),
-    "palette.png": (lambda p: pil(RGB).quantize(16).save(p), np.array(pil(RGB).quantize(16).convert("RGB")) / 255),
-    "transparent palette.png": (
-        lambda p: pil(RGB).quantize(16).save(p, transparency=3),
-        np.array(pil(RGB).quantize(16).convert("RGB")) / 255,
-    ),
-    "rgba.png": (lambda p: pil(np.dstack([RGB, ALPHA])).save(p), RGB / 255),
-    "grey alpha.png": (lambda p: Image.merge("LA", (pil(GREY), pil(ALPHA))).save(p), GREY / 255),
-    "keyed.png": (lambda p: pil(RGB).save(p, transparency=(0, 0, 0)), RGB / 255),
-    "cmyk.tif": (lambda p: pil(RGB).convert("CMYK").save(p), np.array(pil(RGB).convert("CMYK").convert("RGB")) / 255),
-    "cmyk.jpg": (lambda p: pil(RGB).convert("CMYK").save(p, quality=95), None),
-    "profile.png": (lambda p: pil(RGB).save(p, icc_profile=profile()), RGB / 255),
-    "animated.gif": (
-        lambda p: pil(GREY).save(p, save_all=True, append_images=[pil(255 - GREY)]),
-        GREY / 255,
-    ),
-    "animated.webp": (lambda p: pil(RGB).save(p, save_all=True, append_images=[pil(255 - RGB)], lossless=True), RGB / 255),
-    "turned 3.png": (lambda p: pil(RGB).save(p, exif=exif(3)), RGB[::-1, ::-1] / 255),
-    "turned 6.png": (lambda p: pil(RGB).save(p, exif=exif(6)), np.rot90(RGB, -1) / 255),
-    "turned 8.png": (lambda p: pil(RGB).save(p, exif=exif(8)), np.rot90(RGB) / 255),
-    "turned 6.jpg": (lambda p: pil(RGB).save(p, exif=exif(6), quality=95), None),
-}
-
-LOAD_IMAGE = """
-import os, sys
-folder, out, comfyui = sys.argv[1:]
-sys.argv = ["main.py", "--cpu"]
-os.chdir(comfyui)
-sys.path.insert(0, comfyui)
-import comfy.options
-comfy.options.enable_args_parsing()
-import folder_paths, nodes, numpy
-folder_paths.set_input_directory(folder)
-numpy.savez(out, **{name: nodes.LoadImage().load_image(name)[0][0].float().numpy() for name in os.listdir(folder)})
-"""
+from maskinversion.pictures import as_masks, as_pixels, label_masks, masks, read_mask
+from maskinversion.pictures.files import open_picture
+from tests.helpers.files import (
+    ALPHA,
+    COLUMNS,
+    GREY,
+    GREY16,
+    ORIENTATION,
+    PICTURES,
+    RGB,
+    ROWS,
+    B,
+    H,
+    W,
+    as_rgb,
+    b8,
+    exif,
+    pil,
+    png16,
+    shown,
+    write_pictures,
+    write_scene,
+)
 
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
-    for name, (write, _) in PICTURES.items():
-        write(folder / name)
+    write_pictures(folder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def by_load_image(files, tmp_path_factory):
-    """What ComfyUI's own Load Image makes of the files."""
-    out = tmp_path_factory.mktemp("loaded") / "loaded.npz"
-    subprocess.run([sys.executable, "-c", LOAD_IMAGE, str(files), str(out), str(find_comfyui())], check=True, timeout=300)
-    return np.load(out)
-
-
-def shown(pixels):
-    """[1, 3, h, w] as [h, w, 3] in NumPy."""
-    assert pixels.dtype == torch.float32 and pixels.shape[:2] == (1, 3)
-    return pixels[0].permute(1, 2, 0).numpy()
-
-
-def as_rgb(truth):
-    return np.broadcast_to(truth[..., None], (*truth.shape, 3)) if truth.ndim == 2 else truth
 
 
 @pytest.mark.parametrize("name", [name for name, (_, truth) in PICTURES.items() if truth is not None])
 def test_a_picture_file_holds_what_was_written(files, name):
     found, truth = shown(as_pixels(files / name)), as_rgb(PICTURES[name][1])
     assert found.shape == truth.shape and np.abs(found - truth).max() < 1e-6
-
-
-@pytest.mark.comfy
-@pytest.mark.parametrize("name", PICTURES)
-def test_a_picture_file_is_what_load_image_gives(files, by_load_image, name):
-    found, loaded = shown(as_pixels(str(files / name))), by_load_image[name]
-    assert found.shape == loaded.shape
-    bound = 2.01 / 255 if "cmyk.tif" in name else 9 / 255 if name.endswith("jpg") else 1.01 / 255  # decoders round as they like
-    assert np.abs(found - loaded).max() < bound
 
 
 def test_a_mirrored_picture_is_mirrored_as_its_exif_says(tmp_path):
@@ -308,7 +209,6 @@ def coloured_index(label):
     return voc(labels)
 
 
-b8 = B * np.uint8(255)
 WHITE = (255, 255, 255)
 
 # What means exactly the region B.
@@ -441,11 +341,7 @@ def test_a_jpeg_of_a_mask_is_its_brightness(tmp_path, quality, mode):
 def scene_tokens(bundled, tmp_path_factory):
     """The folder of a picture, and the token of the region B of it."""
     folder = tmp_path_factory.mktemp("scene")
-    noise = np.random.default_rng(0).integers(0, 80, (H, W, 3), dtype=np.uint8)
-    picture = np.where(B[..., None], 255 - noise, noise)
-    pil(picture).save(folder / "picture.png")
-    pil(np.ascontiguousarray(np.rot90(picture))).save(folder / "turned.png", exif=exif(6))
-    pil(b8).save(folder / "mask.png")
+    picture = write_scene(folder)
     inverter = mi.MaskInverter(bundled)
     return folder, inverter.invert(inverter.encode(picture), torch.from_numpy(B)).embeddings[0]
 
@@ -670,8 +566,8 @@ def test_one_mask_at_a_time_is_held(bundled, scene_tokens, monkeypatch):
         most.append(len(alive))
         return found
 
-    region_of = pictures.region_of
-    monkeypatch.setattr(pictures, "region_of", watched)
+    region_of = masks.region_of
+    monkeypatch.setattr(masks, "region_of", watched)
     inverter = mi.MaskInverter(bundled)
     encoded = inverter.encode(scene_tokens[0] / "picture.png")
     assert len(inverter.masks_for(encoded, np.broadcast_to(b8, (20, H, W)))) == 20
