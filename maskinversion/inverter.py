@@ -25,6 +25,8 @@ from .pictures import as_masks, as_pixels, warn
 from .settings import InversionSettings
 from .tokens import LocalizedTokens, overlap
 
+# Of a mask's share of the picture, and of the picture's border, from which on it looks like the background of a region.
+MOST, NEARLY_ALL = 0.5, 0.95
 LESS = "lower image_size, or give fewer masks at a time"
 
 # (step, of how many, maps [M, H, W] in 0..1, losses [M]), step from 1. It may raise to stop.
@@ -95,6 +97,7 @@ class MaskInverter:
         callback(step, total, maps, losses): after every step, from 1; maps [M, H, W] in 0..1 and losses [M] before its update.
         It may raise to stop.
 
+        Warns of a map without contrast, and of a mask that is probably inverted.
         Raises InputError for a mask that is empty, not in range or of the wrong shape, with its index.
         """
         if encoded.fingerprint != self.clip.fingerprint or len(encoded.maps) != self.settings.layers:
@@ -103,7 +106,9 @@ class MaskInverter:
         with memory_advice("the masks", LESS):
             masks = self.masks_for(encoded, masks).to(start)
         with memory_advice(f"{len(masks)} masks at {encoded.geometry.model_size[0]} px", LESS):
-            return self._optimise(encoded, masks, callback)
+            found = self._optimise(encoded, masks, callback)
+        warn_of_doubtful(masks, found.maps)
+        return found
 
     def masks_for(self, encoded: EncodedImage, masks: object) -> Tensor:
         """The masks as the model sees them: [M, H, W] float32 in 0..1, on the canvas of the encoded image."""
@@ -170,3 +175,20 @@ def square_for(settings: InversionSettings, clip: Clip) -> tuple[int, int]:
             near = max(2, round(side / patch)) * patch
             raise InputError(f"image_size is {side}; {name} has patches of {patch} px, so use a multiple of it, such as {near}")
     return size
+
+
+def warn_of_doubtful(masks: Tensor, maps: Tensor) -> None:
+    """Warn of what went through but is probably not what was meant. masks, maps: [M, H, W] in 0..1, on the model's canvas."""
+    flat = (maps.amax((1, 2)) == 0).nonzero()[:, 0].tolist()
+    if flat:
+        warn(
+            f"the map of mask {', '.join(map(str, flat))} has no contrast, as on a picture of one colour: its token says little of "
+            f"the region, or is still the whole picture's"
+        )
+    share = masks.mean((1, 2))
+    border = torch.cat([masks[:, 0], masks[:, -1], masks[:, :, 0], masks[:, :, -1]], 1).mean(1)
+    for index in ((share > MOST) & (share < 1) & (border > NEARLY_ALL)).nonzero()[:, 0].tolist():
+        warn(
+            f"mask {index} covers {share[index]:.0%} of what the model sees and nearly all of its border: if the region is what it "
+            f"leaves out, as in the mask of a cut-out picture, invert it"
+        )

@@ -15,11 +15,13 @@ from ..maskinversion.geometry import resize
 from ..maskinversion.settings import FITS, PRECISIONS, InversionSettings
 from .support.convert import clip_vision_output, masks_of, pair, pictures_of
 from .support.managed import encode, managed, memory_back
-from .support.progress import ProgressBar
+from .support.progress import ProgressBar, warnings_on
 from .support.types import CATEGORY, ClipSocket, TokensSocket
 
 DEFAULTS = {field.name: field.default for field in fields(InversionSettings)}
 PREVIEW_PIXELS = 384
+LEAVE_OUT = "leave out"
+EMPTY_MASKS = ("stop", LEAVE_OUT)
 
 
 class MaskInversion(io.ComfyNode):
@@ -100,6 +102,14 @@ class MaskInversion(io.ComfyNode):
                     tooltip="fast: large products in bfloat16, about twice as fast for many masks. At 10 steps nearly all tokens "
                     "stay the same.",
                 ),
+                io.Combo.Input(
+                    "empty_masks",
+                    options=list(EMPTY_MASKS),
+                    default=EMPTY_MASKS[0],
+                    optional=True,
+                    advanced=True,
+                    tooltip="A mask that is black all over has no region: stop, or leave it out and say which it was.",
+                ),
             ],
             outputs=[
                 TokensSocket.Output(display_name="tokens", tooltip="What Classify Region reads."),
@@ -114,19 +124,31 @@ class MaskInversion(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, image, mask, clip, iterations, lr, alpha, layers, image_size, fit, region_hidden_states, precision
+        cls,
+        image,
+        mask,
+        clip,
+        iterations,
+        lr,
+        alpha,
+        layers,
+        image_size,
+        fit,
+        region_hidden_states,
+        precision,
+        empty_masks=EMPTY_MASKS[0],
     ) -> io.NodeOutput:
-        pairs = pair(image, mask)
-        model = managed(clip)
         settings = InversionSettings(iterations, lr, alpha, layers, image_size or None, fit, precision)
-        inverter = MaskInverter(model.ready(), settings)
-        progress = Progress(cls.hidden.unique_id, len(pairs))
         encoded, tokens = [], []
-        with memory_back():
+        with warnings_on(cls.hidden.unique_id), memory_back():
+            pairs = pair(image, mask, leave_out_empty=empty_masks == LEAVE_OUT)
+            model = managed(clip)
+            inverter = MaskInverter(model.ready(), settings)
+            progress = Progress(cls.hidden.unique_id, len(pairs))
             for picture, masks in pairs:
                 encoded.append(encode(model, inverter, picture))
                 tokens.append(inverter.invert(encoded[-1], masks, progress.of(picture)))
-        maps = torch.cat([t.maps_for().to(image.device) for t in tokens])
+            maps = torch.cat([t.maps_for().to(image.device) for t in tokens])
         return io.NodeOutput(tokens, clip_vision_output(inverter.clip.model, encoded, tokens, region_hidden_states), maps)
 
 

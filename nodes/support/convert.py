@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...maskinversion import EncodedImage, InputError, LocalizedTokens
-from ...maskinversion.pictures import as_masks, in_range
+from ...maskinversion.pictures import as_masks, in_range, warn
 
 
 def pictures_of(images: Tensor) -> list[Tensor]:
@@ -40,21 +40,28 @@ def masks_of(masks: Tensor, empty: bool = True) -> Tensor:
     return torch.stack(list(as_masks(list(masks.reshape(-1, *masks.shape[-2:])), empty=empty)))
 
 
-def pair(images: Tensor, masks: Tensor) -> list[tuple[Tensor, Tensor]]:
+def pair(images: Tensor, masks: Tensor, leave_out_empty: bool = False) -> list[tuple[Tensor, Tensor]]:
     """Every image [h, w, 3] with its masks [M, h, w]: one image takes all masks; equal numbers pair up; one mask is for all.
 
-    Raises InputError for other numbers or dimensions, and for an image or mask that cannot be used, with its place in the batch.
+    leave_out_empty: masks that are black all over are left out, with a warning that says which, and so are images that have no
+    other; else they are refused. Raises InputError for other numbers or dimensions, for an image or mask that cannot be used, with
+    its place in the batch, and when all masks are empty.
     """
-    pictures, seen = pictures_of(images), masks_of(masks, empty=False)
+    pictures, seen = pictures_of(images), masks_of(masks, empty=leave_out_empty)
     b, m = len(pictures), len(seen)
+    if b != 1 and m not in (1, b):
+        raise InputError(
+            f"{b} images and {m} masks do not go together: give one image with any number of masks, as many masks as images, or "
+            f"one mask for all"
+        )
+    filled = seen.amax((1, 2)) > 0
+    if not filled.any():
+        raise InputError("all masks are empty (black): there is nothing to localise. Paint the region white")
+    if not filled.all():
+        warn(f"left out, because the mask is empty (all black): {', '.join(map(str, (~filled).nonzero()[:, 0].tolist()))}")
     if b == 1:
-        return [(pictures[0], seen)]
-    if m in (1, b):
-        return [(image, seen[index % m][None]) for index, image in enumerate(pictures)]
-    raise InputError(
-        f"{b} images and {m} masks do not go together: give one image with any number of masks, as many masks as images, or one "
-        f"mask for all"
-    )
+        return [(pictures[0], seen[filled])]
+    return [(image, seen[index % m][None]) for index, image in enumerate(pictures) if filled[index % m]]
 
 
 def clip_vision_output(

@@ -2,13 +2,17 @@
 
 import logging
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import comfy.model_management
 from comfy_api.latest import ComfyAPISync, io, ui
 from PIL import Image
 from server import PromptServer
+
+from ...maskinversion import InputWarning
 
 PREVIEW_SECONDS = 0.2
 
@@ -49,6 +53,21 @@ def with_text(text: str, node: str, *values: object) -> io.NodeOutput:
     # The page shows `ui` text on its own nodes only.
     attempt("show a text", lambda: PromptServer.instance.send_progress_text(text, node))
     return io.NodeOutput(*values, ui=ui.PreviewText(text))
+
+
+@contextmanager
+def warnings_on(node: str) -> Iterator[None]:
+    """What the library warns of, shown on the node when it is done."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", InputWarning)
+        yield
+    words = [str(warning.message) for warning in caught if issubclass(warning.category, InputWarning)]
+    for warning in caught:
+        if not issubclass(warning.category, InputWarning):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if words:
+        logging.warning("MaskInversion: %s", "; ".join(words))
+        attempt("show a warning", lambda: PromptServer.instance.send_progress_text("\n".join(words), node))
 
 
 def move_bar(api: ComfyAPISync, node: str, done: int, total: int, picture: Image.Image | None = None) -> None:

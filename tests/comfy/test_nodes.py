@@ -205,3 +205,15 @@ def test_an_interrupt_stops_within_a_step(server, defaults):
     run = server.wait(prompt)
     assert run.interrupted and not run.outputs and time.monotonic() - asked < 3
     assert not server.submit(inversion(defaults, iterations=2)).error
+
+
+@pytest.mark.parametrize(("images", "tokens"), [(1, [2]), (3, [1, 1])])
+def test_empty_masks_are_left_out_when_that_was_chosen(server, defaults, images, tokens):
+    graph = inversion(defaults, images=images, masks=3, kind="last empty", iterations=2)
+    assert "mask 2 is empty" in server.submit(graph).error
+    graph["inversion"]["inputs"]["empty_masks"] = "leave out"
+    found = report(server.submit(graph))
+    assert [rows for rows, _ in found["tokens"]] == tokens and found["maps"][0] == 2
+    assert "because the mask is empty (all black): 2" in server.tail(20)
+    nothing = inversion(defaults, images=1, masks=1, kind="last empty", empty_masks="leave out")
+    assert "all masks are empty" in server.submit(nothing).error
