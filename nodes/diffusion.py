@@ -188,7 +188,7 @@ class InpaintFromTokens(io.ComfyNode):
 
     @classmethod
     def execute(cls, pipeline: ManagedDecoder, tokens, image, mask, feather, negative=None, **sampling) -> io.NodeOutput:
-        picture, hole = one_picture(image), masks_of(mask, empty=False)
+        picture, hole = one_picture(image, "to paint into"), masks_of(mask, empty=False)
         decoder = pipeline.ready()
         steps = PreviewSteps(cls.hidden.unique_id, decoder.kind)
         with memory_back():

@@ -175,7 +175,7 @@ class LabelRegions(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, mask, labels) -> io.NodeOutput:
-        picture = one_picture(image)
+        picture = one_picture(image, "to label")
         masks = resize(masks_of(mask)[:, None], tuple(picture.shape[:2]), "bilinear")[:, 0]
         lines = [line.strip() for line in labels.split("\n")]
         if len(lines) == len(masks) + 1 and not lines[-1]:

@@ -23,10 +23,10 @@ def pictures_of(images: Tensor) -> list[Tensor]:
     return [image.expand(-1, -1, 3) for image in found]
 
 
-def one_picture(images: Tensor) -> Tensor:
-    """The one picture [h, w, 3] of an IMAGE. Raises InputError for more."""
+def one_picture(images: Tensor, what_for: str) -> Tensor:
+    """The one picture [h, w, 3] of an IMAGE. Raises InputError for more. what_for: as in `to paint into`."""
     if len(images) != 1:
-        raise InputError(f"there are {len(images)} pictures; give one")
+        raise InputError(f"there are {len(images)} pictures {what_for}; give one")
     return pictures_of(images)[0]
 
 
