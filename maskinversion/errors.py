@@ -20,6 +20,10 @@ class ModelError(MaskInversionError, ValueError):
     """A model cannot be found, read, or used for MaskInversion."""
 
 
+class PackageError(MaskInversionError):
+    """A package that this task needs is missing, too old, or does not work with those beside it."""
+
+
 class MemoryLimitError(MaskInversionError, MemoryError):
     """There is not enough memory for this image, these masks and this model."""
 

@@ -22,6 +22,15 @@ def bundled() -> mi.Clip:
     return mi.load_clip("bundled", device="cpu")
 
 
+@pytest.fixture(scope="module")
+def own_pickles():
+    """Any PyTorch reads the pickles that the module's tests wrote themselves."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("weights", "loading"):
+            patch.setattr(f"maskinversion.models.{module}.pickles_are_unsafe", lambda: False)
+        yield
+
+
 @pytest.fixture
 def scene():
     """A picture [96, 128, 3] of two rectangles, and their masks [2, 96, 128]."""

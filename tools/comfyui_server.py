@@ -195,7 +195,7 @@ def install_pack(target: Path) -> None:
     try:
         target.symlink_to(ROOT, target_is_directory=True)
     except OSError:
-        shutil.copytree(ROOT, target, ignore=shutil.ignore_patterns(".git", "__pycache__", ".venv", "tests"))
+        shutil.copytree(ROOT, target, ignore=shutil.ignore_patterns(".git", "__pycache__", ".venv*", "tests"))
 
 
 def as_api(workflow: dict) -> dict:

@@ -2,15 +2,15 @@
 
 from types import ModuleType
 
-from ..errors import InputError
+from ..errors import PackageError
 
 
 def pyplot() -> ModuleType:
-    """matplotlib's, for files only. Raises InputError without matplotlib."""
+    """matplotlib's, for files only. Raises PackageError without matplotlib."""
     try:
         import matplotlib
     except ImportError as error:
-        raise InputError("the plot needs matplotlib: pip install matplotlib") from error
+        raise PackageError("the plot needs the package matplotlib: python -m pip install matplotlib") from error
     matplotlib.use("Agg")
     from matplotlib import pyplot as drawn
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..geometry import resize
+from ..packages import require
 from ..pictures.files import open_picture
 from .plain_pickle import read_plain_pickle
 
@@ -169,10 +170,7 @@ def decode(shape: object, size: tuple[int, int]) -> np.ndarray:
             if len(polygon) >= 4:
                 ImageDraw.Draw(canvas).polygon(polygon, fill=1, outline=1)
         return np.array(canvas)
-    try:
-        from pycocotools import mask
-    except ImportError as error:
-        raise InputError("COCO's masks need pycocotools: pip install pycocotools") from error
+    mask = require("pycocotools.mask", "a mask of COCO")
     try:
         if isinstance(shape, list):
             polygons = [polygon for polygon in shape if len(polygon) >= 6]

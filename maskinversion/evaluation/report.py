@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..drawing.plots import pyplot
-from ..errors import InputError
+from ..errors import PackageError
 from .protocols import wilson
 
 METRICS = {
@@ -56,7 +56,7 @@ def report(out: Path, common: dict, rows: list[tuple[dict, list[dict]]]) -> dict
     print(words, end="")
     try:
         plot(content, out / "report.png")
-    except InputError as error:
+    except PackageError as error:
         print(error)
     return content
 
@@ -159,7 +159,7 @@ def markdown(content: dict) -> str:
 
 
 def plot(content: dict, path: Path) -> None:
-    """Every row's metrics with their intervals. Raises InputError without matplotlib."""
+    """Every row's metrics with their intervals. Raises PackageError without matplotlib."""
     rows = content["rows"]
     names = varying(rows)
     metrics = [metric for metric in METRICS if any(metric in row["metrics"] for row in rows)]

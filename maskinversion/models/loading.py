@@ -7,15 +7,16 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..bundled import BUNDLED
 from ..errors import ModelError, first_line
 from .clip import Clip
+from .folder import CONFIG, from_folder, weights_in
 from .towers import tower_of
+from .weights import WEIGHT_SUFFIXES, check_pickle, check_weights_file, pickles_are_unsafe
 
-WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+FOLDER = "local-dir:"
 USUAL_VOCABULARY = 49408  # of CLIP's byte pair encoding
 
 
@@ -40,14 +41,13 @@ def load_clip(
     """
     if not isinstance(source, (str, Path)):
         return live_clip(source)
-    import open_clip
-
     source = str(source)
     device = torch.device(device) if device is not None else best_device()
     name, architecture, weights = resolve(source, model)
-    quick_gelu = (open_clip.get_pretrained_cfg(architecture, weights) or {}).get("quick_gelu", False) if weights else False
     try:
-        loaded = open_clip.create_model(architecture, pretrained=weights, force_quick_gelu=quick_gelu)
+        loaded, tokenizer = from_folder(architecture, weights) if isinstance(architecture, Path) else by_name(architecture, weights)
+    except ModelError:
+        raise
     except pickle.UnpicklingError as error:
         raise ModelError(f"{source} was refused: it is not plain weights and could run code. Use a safetensors file") from error
     except RuntimeError as error:
@@ -55,24 +55,33 @@ def load_clip(
     except (OSError, ValueError) as error:
         raise ModelError(f"{source} could not be loaded: {error}") from error
     loaded = loaded.eval().requires_grad_(False).to(device, dtype)
-    return Clip(name, tower_of(loaded), loaded, LazyTokenizer(architecture))
+    return Clip(name, tower_of(loaded), loaded, LazyTokenizer(name, tokenizer))
+
+
+def by_name(architecture: str, weights: str | None) -> tuple[nn.Module, Callable[[], Callable]]:
+    """A model of open_clip's configurations with the weights of a tag or a file, and what makes its tokenizer."""
+    import open_clip
+
+    found = (open_clip.get_pretrained_cfg(architecture, weights) or {}) if weights else {}
+    if found and pickles_are_unsafe():
+        check_pickle(Path(open_clip.download_pretrained(found)))
+    model = open_clip.create_model(architecture, pretrained=weights, force_quick_gelu=found.get("quick_gelu", False))
+    return model, lambda: open_clip.get_tokenizer(architecture)
 
 
 class LazyTokenizer:
-    """The tokenizer of an open_clip architecture, made when it is first needed: some are files to download (SigLIP)."""
+    """The tokenizer of a model, made when it is first needed: some are files to download (SigLIP)."""
 
-    def __init__(self, architecture: str):
-        self.architecture = architecture
+    def __init__(self, name: str, make: Callable[[], Callable[[list[str]], Tensor]]):
+        self.name, self.make = name, make
 
     @cached_property
     def tokenizer(self) -> Callable[[list[str]], Tensor]:
-        import open_clip
-
         try:
-            return open_clip.get_tokenizer(self.architecture)
+            return self.make()
         except (OSError, ValueError, ImportError) as error:
             raise ModelError(
-                f"{self.architecture} reads text with a tokenizer that is not on this machine, and could not be fetched "
+                f"{self.name} reads text with a tokenizer that is not on this machine, and could not be fetched "
                 f"({first_line(error)}). Load it once with internet; regions can be inverted without it"
             ) from error
 
@@ -93,17 +102,15 @@ def live_clip(model: object) -> Clip:
     return Clip(type(model).__name__, tower_of(model), model, tokenizer)
 
 
-def resolve(source: str, model: str | None) -> tuple[str, str, str | None]:
-    """The name to show, open_clip's architecture name, and its tag or weights file."""
-    if source == "bundled":
-        return "bundled", f"local-dir:{BUNDLED}", None
-    if source.startswith("local-dir:"):
-        folder = Path(source.removeprefix("local-dir:"))
-        if not (folder / "open_clip_config.json").is_file():
-            raise ModelError(f"{folder} is not a model folder: it has no open_clip_config.json")
-        if not any(file.suffix in WEIGHT_SUFFIXES for file in folder.iterdir()):
-            raise ModelError(f"{folder} has no weights: put an open_clip_model.safetensors into it")
-        return folder.name, f"local-dir:{folder}", None
+def resolve(source: str, model: str | None) -> tuple[str, str | Path, str | None]:
+    """The name to show; open_clip's architecture name and its tag or weights file, or a folder and its weights file."""
+    if source == "bundled" or source.startswith(FOLDER):
+        folder = BUNDLED if source == "bundled" else Path(source.removeprefix(FOLDER))
+        if not (folder / CONFIG).is_file():
+            raise ModelError(f"{folder} is not a model folder: it has no {CONFIG}")
+        weights = weights_in(folder)
+        check_weights_file(weights)
+        return "bundled" if source == "bundled" else folder.name, folder, str(weights)
     if Path(source).suffix in WEIGHT_SUFFIXES:
         path = Path(source)
         if not path.is_file():
@@ -141,21 +148,11 @@ def suggest(name: str, known: list[str]) -> str:
     )
 
 
-def check_weights_file(path: Path) -> None:
-    """Refuse a file that is not what its name says, before anything is built."""
-    if path.suffix != ".safetensors":
-        return  # open_clip reads these with weights_only=True
-    try:
-        with safe_open(path, framework="pt") as file:
-            file.keys()
-    except SafetensorError as error:
-        raise ModelError(f"{path} is not a safetensors file, or it is not complete ({error}). Download it again") from error
-
-
-def explain(error: RuntimeError, source: str, architecture: str, weights: str | None) -> str:
+def explain(error: RuntimeError, source: str, architecture: str | Path, weights: str | None) -> str:
     first = first_line(error)
+    named = CONFIG if isinstance(architecture, Path) else architecture
     if "state_dict" in first or "size mismatch" in str(error):
-        return f"the weights of {source} do not fit {architecture}: choose the model that they were made for"
+        return f"the weights of {source} do not fit {named}: choose the model that they were made for"
     if weights and not Path(weights).is_file():
         return (
             f"the weights of {source} could not be downloaded ({first}). Without internet use 'bundled', or a file that you "

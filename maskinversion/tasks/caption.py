@@ -11,7 +11,6 @@ import json
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -23,8 +22,10 @@ from ..bundled import BUNDLED
 from ..errors import InputError, ModelError, first_line, memory_advice
 from ..identity import check_made_for
 from ..models.clip import Clip
-from ..models.loading import WEIGHT_SUFFIXES, best_device
+from ..models.loading import best_device
+from ..models.weights import WEIGHT_SUFFIXES, check_pickle
 from ..operations import embeddings_of, lengths, stack
+from ..packages import require
 from ..tokens import LocalizedTokens
 from .classify import classify
 from .decoding import Decoding
@@ -238,10 +239,9 @@ def load_captioner(
 
     A JSON file of the same name beside the weights may hold `normalize`, whether the captioner takes embeddings of length 1 (else
     those with a transformer do, as published), and `clip_fingerprint` and `clip`, which CLIP it is for. Raises ModelError when a
-    file is missing, unreadable, or not a ClipCap; or when the extra package is missing.
+    file is missing, unreadable, or not a ClipCap; PackageError without transformers.
     """
-    if find_spec("transformers") is None:
-        raise ModelError("this needs the package transformers: pip install transformers")
+    require("transformers", "a captioner")
     path = BUNDLED_CAPTIONER if source == "bundled" else Path(source)
     name = "the bundled captioner" if source == "bundled" else path.name
     state = read_weights(path)
@@ -268,6 +268,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path} is not a file of weights: use one that ends in {', '.join(WEIGHT_SUFFIXES)}")
     if not path.is_file():
         raise ModelError(f"there is no file {path}")
+    check_pickle(path)
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.torch_version import TorchVersion
 
 from ..bundled import BUNDLED
 from ..errors import InputError, ModelError, first_line, memory_advice
@@ -26,6 +26,7 @@ from ..geometry import resize
 from ..identity import check_made_for, check_same_clip
 from ..models.loading import load_clip
 from ..operations import embeddings_of
+from ..packages import require, require_part
 from ..pictures import as_masks, as_pixels
 from ..tokens import LocalizedTokens
 from .diffusion_settings import Settings
@@ -45,6 +46,8 @@ INPAINTS = {
 }
 ABOUT = "clip.json"  # in a pipeline's folder: which CLIP it was trained with
 BUNDLED_DECODERS = {"bundled": BUNDLED / "decoder", "bundled-inpaint": BUNDLED / "decoder-inpaint"}
+USE = "a picture of a token"
+OLDEST = "0.31"  # diffusers that this is tested with
 LESS = "make it smaller, load the pipeline with offload, or in float16"
 SUPPORTED = sorted({*GENERATES, *INPAINTS})
 
@@ -103,8 +106,6 @@ class Decoder:
     @cached_property
     def inpainter(self) -> object:
         """The pipeline that paints into a picture, made of the same parts. Raises ModelError where there is none."""
-        import diffusers
-
         if self.kind not in INPAINTS:
             advice = (
                 "the bundled one for painting, or kandinsky-community/kandinsky-2-2-decoder-inpaint"
@@ -115,7 +116,7 @@ class Decoder:
         if INPAINTS[self.kind] == self.kind:
             return self.pipeline
         more = {"requires_safety_checker": False} if self.kind == "StableDiffusionPipeline" else {}
-        pipeline = getattr(diffusers, INPAINTS[self.kind])(**self.pipeline.components, **more)
+        pipeline = require_part("diffusers", INPAINTS[self.kind], USE)(**self.pipeline.components, **more)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
@@ -297,15 +298,12 @@ def load_decoder(
     adapter: the safetensors file of a basic IP-Adapter, for Stable Diffusion 1.5 and XL.
     device: where it is, and runs. offload: a device to bring each part to only while it computes; `device` is then the CPU.
 
-    Raises ModelError when it is not there, not of a kind that takes image embeddings, or has no safetensors; or when the extra
-    packages are missing.
+    Raises ModelError when it is not there, not of a kind that takes image embeddings, or has no safetensors; PackageError
+    when diffusers or a package that it needs is missing, too old, or does not work with those beside it.
     """
-    import diffusers
-
     for package in ("transformers", *(["accelerate"] if offload else [])):
-        if find_spec(package) is None:
-            raise ModelError(f"this needs the package {package}: pip install {package}")
-
+        require(package, USE)
+    diffusers = require("diffusers", USE, OLDEST)
     name = str(source)
     source = str(BUNDLED_DECODERS.get(name, source))
     folder = Path(source)
@@ -322,7 +320,9 @@ def load_decoder(
     if kind not in SUPPORTED:
         raise ModelError(f"{name} is a {kind}, which takes no CLIP image embedding here: use one of {', '.join(SUPPORTED)}")
     with loading_advice(name):
-        pipeline = getattr(diffusers, kind).from_pretrained(source, dtype=dtype, use_safetensors=True)
+        # Each version ignores the other's word for it, and loads float32.
+        word = "dtype" if TorchVersion(diffusers.__version__) >= "0.40" else "torch_dtype"
+        pipeline = require_part("diffusers", kind, USE).from_pretrained(source, use_safetensors=True, **{word: dtype})
     pipeline.set_progress_bar_config(disable=True)
     if kind in KANDINSKY:
         width = pipeline.unet.config.encoder_hid_dim

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import InputError
 from ..models.clip import Clip
+from ..packages import require
 from .classify import classify
 from .phrases import EXPRESSION_TEMPLATE
 
@@ -33,7 +33,7 @@ def refer(
 
     one_to_one: every region belongs to one phrase at most, and the sum of the similarities is the largest that there is;
         otherwise each phrase takes its nearest region, and each region its nearest phrase.
-    Raises InputError as `classify`, and when a one-to-one assignment is asked for without scipy.
+    Raises InputError as `classify`, and PackageError when a one-to-one assignment is asked for without scipy.
     """
     found = classify(embeddings, clip, phrases, template)
     similarities = found.similarities.cpu()
@@ -49,9 +49,6 @@ def refer(
 
 def assign(similarities: Tensor) -> tuple[list[int], list[int]]:
     """Rows and columns of the one-to-one assignment with the largest sum, of a matrix [M, T]; min(M, T) of each."""
-    try:
-        from scipy.optimize import linear_sum_assignment
-    except ImportError as error:
-        raise InputError("a one-to-one assignment needs scipy: pip install scipy") from error
-    rows, columns = linear_sum_assignment(torch.as_tensor(similarities).cpu().numpy(), maximize=True)
+    optimize = require("scipy.optimize", "a one-to-one assignment")
+    rows, columns = optimize.linear_sum_assignment(torch.as_tensor(similarities).cpu().numpy(), maximize=True)
     return rows.tolist(), columns.tolist()

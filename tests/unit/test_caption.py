@@ -9,9 +9,12 @@ import torch
 
 import maskinversion as mi
 from maskinversion.bundled import load_example
+from maskinversion.errors import PackageError
 from maskinversion.tasks.caption import BUNDLED_CAPTIONER, Decoding, MlpMapper, TransformerMapper, load_captioner, retrieve
 from tests.helpers.random_tokens import made
 from tests.helpers.small_captioners import WORDS, checkpoint, write
+
+pytestmark = pytest.mark.usefixtures("own_pickles")
 
 
 @pytest.fixture(scope="module")
@@ -163,8 +166,8 @@ def test_a_tokenizer_that_is_not_there_or_of_another_model(tmp_path, files, monk
 
 
 def test_without_transformers_it_says_what_to_install(monkeypatch):
-    monkeypatch.setattr("maskinversion.tasks.caption.find_spec", lambda name: None)
-    with pytest.raises(mi.ModelError, match="pip install transformers"):
+    monkeypatch.setattr("maskinversion.packages.installed", lambda name: None)
+    with pytest.raises(PackageError, match=r"a captioner needs the package transformers: python -m pip install transformers$"):
         load_captioner()
 
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 FLOORS = (
     ("errors",),
     ("settings",),
-    ("geometry", "pictures", "compute"),
+    ("geometry", "pictures", "compute", "packages"),
     ("bundled",),
     ("explain",),
     ("models",),

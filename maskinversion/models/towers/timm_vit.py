@@ -66,12 +66,12 @@ class TimmViT(Tower):
         first = [token for token in (trunk.cls_token, trunk.reg_token) if token is not None]
         position = None
         if trunk.pos_embed is not None:
-            over_patches_only = trunk.no_embed_class or not self.prefix
+            over_patches_only = getattr(trunk, "no_embed_class", False) or not self.prefix
             position = positions(trunk.pos_embed, grid, trunk.patch_embed.grid_size, 0 if over_patches_only else self.prefix)
             if over_patches_only:
                 patches, position = patches + position, None
         tokens = torch.cat([*first, patches], dim=1)
-        return trunk.norm_pre(tokens if position is None else tokens + position)
+        return part(trunk, "norm_pre")(tokens if position is None else tokens + position)
 
     def run_block(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
         rope = None
@@ -80,7 +80,7 @@ class TimmViT(Tower):
         after = block(tokens) if rope is None else block(tokens, rope=rope)
         if not wanted:
             return after, None
-        if self.trunk.attn_pool is not None:
+        if getattr(self.trunk, "attn_pool", None) is not None:
             return after, self.read_pooler(at_least_float32(after[0]))
         return after, self.read_block(block, at_least_float32(tokens[0]), rope)
 
@@ -91,6 +91,11 @@ class TimmViT(Tower):
         """The rotary position embedding of a grid; for another than the native one, from a copy of its module."""
         rope = self.trunk.rope
         if grid != tuple(self.trunk.patch_embed.grid_size):
+            if not hasattr(rope, "update_feat_shape"):  # older timm
+                from timm.layers import build_rotary_pos_embed
+
+                options = {"dim": rope.dim, "in_pixels": rope.in_pixels, "ref_feat_shape": rope.ref_feat_shape}
+                return torch.cat(build_rotary_pos_embed(list(grid), **options), -1).to(self.device)
             rope = deepcopy(rope)
             rope.update_feat_shape(list(grid))
         return rope.get_embed(shape=list(grid)).to(self.device)
@@ -103,17 +108,18 @@ class TimmViT(Tower):
             before, after = after, before
         _, entering = linearise(before[0], tokens)
         q, k, v = (t.unflatten(-1, (attention.num_heads, -1)) for t in query_key_value(attention, entering))
-        q, k = (linearise(norm, t)[1].transpose(0, 1) for norm, t in ((attention.q_norm, q), (attention.k_norm, k)))
+        q, k = (linearise(part(attention, norm), t)[1].transpose(0, 1) for norm, t in (("q_norm", q), ("k_norm", k)))
         if rope is not None:
             from timm.layers import apply_rot_embed_cat
 
-            half, keep, rope = attention.rotate_half, attention.num_prefix_tokens, at_least_float32(rope)
-            q, k = (torch.cat([t[:, :keep], apply_rot_embed_cat(t[:, keep:], rope, half=half)], dim=1) for t in (q, k))
+            keep, rope = attention.num_prefix_tokens, at_least_float32(rope)
+            half = {"half": True} if getattr(attention, "rotate_half", False) else {}
+            q, k = (torch.cat([t[:, :keep], apply_rot_embed_cat(t[:, keep:], rope, **half)], dim=1) for t in (q, k))
         mixed = scaled_dot_product_attention(q, k, v.transpose(0, 1)).transpose(0, 1).flatten(1)
-        chain, out = linearise_all([attention.norm, attention.proj, after[0], getattr(block, "ls1", NONE)], mixed)
+        chain, out = linearise_all([part(attention, "norm"), attention.proj, after[0], part(block, "ls1")], mixed)
         chain, out = scaled(chain, out, getattr(block, "gamma_1", None))
         y = tokens + out
-        inside, out = linearise_all([before[1], block.mlp, after[1], getattr(block, "ls2", NONE)], y)
+        inside, out = linearise_all([before[1], block.mlp, after[1], part(block, "ls2")], y)
         inside, out = scaled(inside, out, getattr(block, "gamma_2", None))
         return ChainMap(v, [*chain, Residual(inside)], y + out, self.read_head(), self.prefix)
 
@@ -130,7 +136,7 @@ class TimmViT(Tower):
         """The map of the tokens [N, d] as the pooler's one query sees them."""
         trunk, pooler = self.trunk, self.trunk.attn_pool
         patches = len(tokens) - self.prefix
-        if is_a(trunk, "timm.VisionTransformer") and not trunk.pool_include_prefix:
+        if is_a(trunk, "timm.VisionTransformer") and not getattr(trunk, "pool_include_prefix", True):
             tokens = tokens[self.prefix :]
         _, query = linearise(pooler.q, at_least_float32(pooler.latent[0]))
         k, v = linearise(pooler.kv, tokens)[1].chunk(2, -1)
@@ -141,6 +147,11 @@ class TimmViT(Tower):
         inside, more = linearise_all([pooler.norm, pooler.mlp], out)
         last, feature = linearise_all([trunk.fc_norm, trunk.head, self.visual.head], out + more)
         return PoolerMap(v, [*chain, Residual(inside), *last], cosine_slope(feature[0]), len(tokens) - patches)
+
+
+def part(module: nn.Module, name: str) -> nn.Module:
+    """A norm or scale that not every model has, nor every version of timm."""
+    return getattr(module, name, NONE)
 
 
 def query_key_value(attention: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -171,7 +182,7 @@ def check_supported(visual: nn.Module) -> None:
             raise ModelError(f"this model's attention is {type(block.attn).__name__}, which is not supported: {use}")
         if getattr(block.attn, "gate", None) is not None:
             raise ModelError(f"this model gates its attention, which is not supported: {use}")
-    pooler = trunk.attn_pool
+    pooler = getattr(trunk, "attn_pool", None)
     usual = is_a(pooler, "timm.AttentionPoolLatent") and pooler.latent_len == 1 and pooler.pos_embed is None
     if pooler is not None and not usual:
         raise ModelError(f"this model's pooler is a {type(pooler).__name__} of another kind than SigLIP's: {use}")
