@@ -9,7 +9,7 @@ from open_clip.timm_model import TimmModel
 from torch import nn
 
 import maskinversion as mi
-from maskinversion.models.loading import readable_architectures
+from maskinversion.models.catalogue import readable_architectures
 from maskinversion.models.towers import FAMILIES, tower_of
 from maskinversion.models.towers.base import family
 from maskinversion.models.towers.open_clip_vit import OpenClipViT
