@@ -142,7 +142,7 @@ def runs_of(shape: object, size: tuple[int, int], what: str) -> np.ndarray:
         raise InputError(f"{what} has run lengths that are not whole numbers")
     if len(array) and (array.min() < 0 or array.max() > pixels):
         wrong = array.min() if array.min() < 0 else array.max()
-        raise InputError(f"{what} has a run of {wrong:.10g} pixels, and its picture has {pixels}")
+        raise InputError(f"{what} has a run of {wrong.item()} pixels, and its picture has {pixels}")
     runs = array.astype(np.int64)
     if runs.sum() != pixels:
         raise InputError(
