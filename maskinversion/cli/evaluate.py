@@ -10,12 +10,12 @@ from ..tasks.phrases import TEMPLATES
 from .arguments import add_model
 
 HELP = {
-    "coco": "instances in COCO's format: given a mask, which class (also PascalVOC, Context, OpenImages, converted)",
-    "refcoco": "RefCOCO, RefCOCO+, RefCOCOg: masks and expressions of one picture, each way",
+    "coco": "instances in COCO's format: given a mask, which class (also LVIS, panoptic, PascalVOC, OpenImages, converted)",
+    "refcoco": "RefCOCO, RefCOCO+, RefCOCOg, gRefCOCO: masks and expressions of one picture, each way",
     "phrasecut": "PhraseCut: the same",
 }
 ANNOTATIONS = {
-    "coco": "instances_val2017.json or the like",
+    "coco": "instances_val2017.json, panoptic_val2017.json, lvis_v1_val.json or the like",
     "refcoco": "the instances.json that comes with the expressions",
     "phrasecut": "refer_val.json, refer_test.json, ...",
 }
@@ -27,10 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, words in HELP.items():
         kind = kinds.add_parser(name, help=words)
         if name == "refcoco":
-            kind.add_argument("--refs", type=Path, required=True, help="refs(unc).p, or the same as .json")
+            kind.add_argument("--refs", type=Path, required=True, help="refs(unc).p, grefs(unc).json, or the same as .json")
             kind.add_argument("--split", help="val, testA, testB, test, ... (default: all)")
         kind.add_argument("--annotations", type=Path, required=True, help=ANNOTATIONS[name])
         kind.add_argument("--images", type=Path, required=True, help="folder of the pictures")
+        if name == "coco":
+            kind.add_argument("--segments", type=Path, help="folder of panoptic PNGs (default: the one named as the annotations)")
+        kind.add_argument("--skip-missing", action="store_true", help="leave out pictures that are not there, and count them")
         kind.add_argument(
             "--out", type=Path, default=Path("maskinversion-eval"),
             help="folder of the report; the same again goes on where it stopped (default: %(default)s)",

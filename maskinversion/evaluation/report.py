@@ -1,13 +1,14 @@
 """What came of an evaluation: report.json, report.md and report.png. Intervals are 95%, with pictures as the unit, see `wilson`."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from ..drawing.plots import pyplot
 from ..errors import PackageError
+from ..files import written_whole
 from .protocols import wilson
 
 METRICS = {
@@ -19,6 +20,7 @@ METRICS = {
     "assigned": ("one to one", "an expression and its region are put together when all are assigned one to one"),
 }
 SHOWN = ("iterations", "lr", "alpha", "layers", "loss", "precision")
+LEFT_OUT = {"missing_pictures": "missing pictures", "expressions_of_nothing": "expressions that mean nothing in their picture"}
 MAIN = ("acc1", "phrase")  # one hit for each region, so it can be told by what the regions are like
 # Groups of regions, each by its line, from..to (to excluded), and how it is called.
 GROUPS: dict[str, tuple[Callable[[dict], list], list[tuple[float, float, str]]]] = {
@@ -37,10 +39,10 @@ GROUPS: dict[str, tuple[Callable[[dict], list], list[tuple[float, float, str]]]]
 }
 
 
-def report(out: Path, common: dict, rows: list[tuple[dict, list[dict]]]) -> dict:
+def report(out: Path, common: dict, rows: list[tuple[dict, list[dict]]], left_out: Mapping[str, int]) -> dict:
     """Write the three files to the folder `out`, from each row's settings and its lines, one a picture; returns report.json's.
 
-    Without matplotlib there is no picture, which is said.
+    left_out: see `LEFT_OUT`. Each file appears whole. Without matplotlib there is no picture, which is said.
     """
     first = rows[0][1]
     content = {
@@ -48,11 +50,13 @@ def report(out: Path, common: dict, rows: list[tuple[dict, list[dict]]]) -> dict
         "pictures": len(first),
         "regions": sum(line["regions"] for line in first),
         "empty_masks": sum(line["empty"] for line in first),
+        **{name: left_out.get(name, 0) for name in LEFT_OUT},
         "rows": [summary(row, lines) for row, lines in rows],
     }
-    (out / "report.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     words = markdown(content)
-    (out / "report.md").write_text(words, encoding="utf-8")
+    for name, text in (("report.json", json.dumps(content, indent=1) + "\n"), ("report.md", words)):
+        with written_whole(out / name) as path:
+            path.write_text(text, encoding="utf-8")
     print(words, end="")
     try:
         plot(content, out / "report.png")
@@ -124,6 +128,7 @@ def markdown(content: dict) -> str:
         + (f" (and {content['empty_masks']} with an empty mask, left out)" if content["empty_masks"] else "")
         + f"; texts as {templates[0]!r}"
         + (f" and {len(templates) - 1} more templates, averaged" if len(templates) > 1 else "")
+        + "".join(f"; left out: {content[name]} {what}" for name, what in LEFT_OUT.items() if content[name])
         + ". Percent, with 95% intervals that take the regions of a picture as dependent; equal scores share the hit.",
         "",
         *(f"- **{METRICS[metric][0]}**: {METRICS[metric][1]}" for metric in metrics),
@@ -178,6 +183,7 @@ def plot(content: dict, path: Path) -> None:
         axes.grid(True, axis="x", alpha=0.3)
     panels[0][0].set(yticks=range(len(rows)), yticklabels=[label(row, names) for row in rows])
     panels[0][0].invert_yaxis()
-    figure.suptitle(f"{content['name']}, {content['clip']}", fontsize=10)
-    figure.savefig(path, dpi=120)
+    figure.suptitle(f"{content['name']}, {content['clip']}", fontsize=10, parse_math=False)
+    with written_whole(path) as partial:
+        figure.savefig(partial, dpi=120)
     pyplot().close(figure)

@@ -22,12 +22,13 @@ from ..tasks.classify import text_embeddings
 from .ablation import OBJECTIVES
 from .baselines import Picture, embeddings
 from .data import Dataset, Sample, read_coco, read_phrasecut, read_refcoco
+from .lock import locked
 from .masks import degrade, largest_overlaps
 from .protocols import class_hits, different, expression_hits
 from .report import report
 from .settings import Settings
 
-FORMAT = 1  # of what is measured and written: raised when old results are no longer the same
+FORMAT = 2  # of what is measured and written: raised when old results are no longer the same
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def rows_of(settings: Settings) -> list[Row]:
 
 def load(settings: Settings) -> Dataset:
     if settings.dataset == "coco":
-        return read_coco(settings.annotations, settings.images)
+        return read_coco(settings.annotations, settings.images, settings.segments)
     if settings.dataset == "refcoco":
         return read_refcoco(settings.refs, settings.annotations, settings.images, settings.split)
     return read_phrasecut(settings.annotations, settings.images)
@@ -117,14 +118,23 @@ class Results:
 def evaluate(settings: Settings) -> dict:
     """Run what is missing, write the report, and return what report.json holds.
 
-    Raises InputError or ModelError for settings, files or a model that cannot be used.
+    Raises InputError or ModelError for settings, files or a model that cannot be used, or while another run writes to the folder.
     """
-    dataset = load(settings).limited(settings.limit, settings.seed)
+    dataset = load(settings)
+    if settings.skip_missing:
+        dataset = dataset.without_missing()
+    dataset = dataset.limited(settings.limit, settings.seed)
+    dataset.check()
+    with locked(settings.out):
+        return run(settings, dataset)
+
+
+def run(settings: Settings, dataset: Dataset) -> dict:
     clip = load_clip(settings.clip, settings.architecture, settings.device)
     rows = rows_of(settings)
     inverters = {row: row.inverter(clip) for row in rows}
     folder = settings.out / "results"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     common = {
         "format": FORMAT, "dataset": settings.dataset, "name": dataset.name, "digest": dataset.digest, "split": settings.split,
         "images": str(settings.images.resolve()),
@@ -142,7 +152,7 @@ def evaluate(settings: Settings) -> dict:
                     results[row].add(files[row], line)
     names = [sample.name for sample in dataset.samples]
     lines = [(asdict(row), [results[row].found[name] for name in names]) for row in rows]
-    return report(settings.out, common, lines)
+    return report(settings.out, common, lines, dataset.left_out)
 
 
 class Scorer:

@@ -1,5 +1,6 @@
 """What to evaluate on what. It stands by itself, so that it can be listed without torch."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,8 @@ WHOLE_PICTURE = tuple(fit for fit in FITS if fit != "crop")  # cropping would le
 class Settings:
     """What to evaluate on what. Every tuple is a list of values to try; each combination is a row of the report.
 
-    dataset: one of DATASETS. annotations, images: its file and its folder of pictures. refs, split: of RefCOCO.
+    dataset: one of DATASETS. annotations, images: its file and its folder of pictures. refs, split: of RefCOCO. segments: folder
+        of the PNGs of panoptic annotations; None is the one beside them with their name.
     out: folder for report.json, report.md, report.png, and results/, which a later run of the same settings goes on with.
     clip, architecture, device: as `load_clip` takes them.
     methods: of METHODS. templates: what texts are put into, averaged; a name in `tasks.phrases.TEMPLATES` stands for its list;
@@ -28,6 +30,7 @@ class Settings:
     iterations, lr, alpha, layers, image_size, fit, precision: of `MaskInverter`; image_size and fit are also how the baselines see
         pictures. No alpha stands for the paper's: 0 for classes, 5 for expressions. loss: of LOSSES.
     one_to_one: also assign expressions to regions one to one. limit, seed: only so many pictures, drawn at random.
+    skip_missing: leave out the pictures that are not there, and count them.
     """
 
     dataset: str
@@ -36,6 +39,7 @@ class Settings:
     out: Path
     refs: Path | None = None
     split: str | None = None
+    segments: Path | None = None
     clip: str = "bundled"
     architecture: str | None = None
     device: str | None = None
@@ -54,6 +58,7 @@ class Settings:
     one_to_one: bool = False
     limit: int | None = None
     seed: int = 0
+    skip_missing: bool = False
 
     def __post_init__(self):
         for what, given, known in (
@@ -69,6 +74,8 @@ class Settings:
             raise InputError("RefCOCO's expressions are in a file of their own: give refs(unc).p with --refs")
         if self.limit is not None and self.limit < 1:
             raise InputError(f"limit is {self.limit}; it must be at least 1")
+        if not 0 < self.mask_radius < math.inf:
+            raise InputError(f"mask_radius is {self.mask_radius}; it must be above 0")
 
     @property
     def all_templates(self) -> list[str]:
