@@ -63,4 +63,4 @@ def open_clip_module(name: str) -> Iterator[ModuleType]:
 def open_clip_folder() -> Path | None:
     """Where open_clip is installed; finding it does not import it."""
     spec = find_spec("open_clip")
-    return None if spec is None else Path(spec.origin).parent
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent
