@@ -11,6 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -162,10 +163,10 @@ def flat(polygon: list) -> tuple[int, ...]:
     return tuple(int(number) for point in polygon for number in point)
 
 
-def decode(shape: object, size: tuple[int, int]) -> np.ndarray:
+def decode(shape: Any, size: tuple[int, int]) -> np.ndarray:
     """A mask [height, width] of 0 and 1 (uint8): of COCO's polygons or run lengths (compressed or not), or of `Points`."""
     if isinstance(shape, Points):
-        canvas = Image.new("L", size[::-1])
+        canvas = Image.new("L", (size[1], size[0]))
         for polygon in shape.polygons:
             if len(polygon) >= 4:
                 ImageDraw.Draw(canvas).polygon(polygon, fill=1, outline=1)
@@ -181,7 +182,7 @@ def decode(shape: object, size: tuple[int, int]) -> np.ndarray:
         raise InputError(f"a mask of the annotations is neither polygons nor run lengths ({error})") from error
 
 
-def read_json(path: Path) -> object:
+def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
