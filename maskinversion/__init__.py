@@ -8,7 +8,7 @@ tokens = inverter.invert(inverter.encode(image), masks)
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import InputError, InputWarning, MaskInversionError, MemoryLimitError, ModelError
 
@@ -47,7 +47,7 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = globals()[name] = getattr(import_module(f".{_MODULES[name]}", __name__), name)

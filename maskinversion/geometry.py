@@ -1,5 +1,6 @@
 """How an image's own pixels become the canvas that the model sees, and the way back. Image and mask always go together."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch.nn.functional as F
@@ -47,12 +48,14 @@ class Geometry:
             return self.model_size
         ratios = [model / image for model, image in zip(self.model_size, self.image_size, strict=True)]
         ratio = min(ratios) if self.fit == "pad" else max(ratios)
-        return tuple(max(1, round(side * ratio)) for side in self.image_size)
+        height, width = (max(1, round(side * ratio)) for side in self.image_size)
+        return height, width
 
     @property
     def margins(self) -> tuple[int, int]:
         """Rows and columns before the scaled image on the model's canvas; negative where they are cut off."""
-        return tuple((model - scaled) // 2 for model, scaled in zip(self.model_size, self.scaled_size, strict=True))
+        top, left = ((model - scaled) // 2 for model, scaled in zip(self.model_size, self.scaled_size, strict=True))
+        return top, left
 
     def to_model(self, pixels: Tensor, mode: str, fill: float | Tensor = 0.0) -> Tensor:
         """[B, C, h, w] of any size, seen as covering the image, to [B, C, H, W]. `fill` [C, 1, 1] is for `pad`."""
@@ -93,11 +96,12 @@ def canvas_size(image: tuple[int, int], square: tuple[int, int], patch: tuple[in
         return square
     stretch = ((square[0] * square[1]) / (image[0] * image[1])) ** 0.5
     longest = max(2, square[0] // patch[0] * (square[1] // patch[1]) // 2)
-    return tuple(min(max(2, round(side * stretch / step)), longest) * step for side, step in zip(image, patch, strict=True))
+    height, width = (min(max(2, round(side * stretch / step)), longest) * step for side, step in zip(image, patch, strict=True))
+    return height, width
 
 
-def resize(pixels: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    """[B, C, h, w] in 0..1 to another size, antialiased, still in 0..1."""
+def resize(pixels: Tensor, size: Sequence[int], mode: str) -> Tensor:
+    """[B, C, h, w] in 0..1 to another size (height, width), antialiased, still in 0..1."""
     if tuple(pixels.shape[-2:]) == tuple(size):
         return pixels
     return F.interpolate(pixels, size=size, mode=mode, align_corners=False, antialias=True).clamp(0, 1)

@@ -78,9 +78,9 @@ class MaskInverter:
         """
         pixels = as_pixels(image)
         tower = self.clip.tower
-        size = tuple(pixels.shape[-2:])
-        geometry = Geometry.for_image(size, self.image_size, tower.patch_size, self.settings.fit)
-        with memory_advice(f"an image of {size[1]} x {size[0]} px seen at {geometry.model_size[0]} px", LESS):
+        height, width = pixels.shape[-2:]
+        geometry = Geometry.for_image((height, width), self.image_size, tower.patch_size, self.settings.fit)
+        with memory_advice(f"an image of {width} x {height} px seen at {geometry.model_size[0]} px", LESS):
             canvas = tower.canvas(pixels, geometry)
             with fast_linears(tower.device):
                 layers = tower.encode(canvas.to(tower.device), self.settings.layers)

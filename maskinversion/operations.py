@@ -6,7 +6,7 @@ they say where it came from. What was done is added to `parameters["operations"]
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -175,7 +175,9 @@ def taken(one: LocalizedTokens, indices: list[int]) -> LocalizedTokens:
     )
 
 
-def changed(tokens: Sets, seconds: Sequence[Tensor], function, record: dict) -> list[LocalizedTokens]:
+def changed(
+    tokens: Sets, seconds: Sequence[Tensor], function: Callable[[Tensor, Tensor], Tensor], record: dict
+) -> list[LocalizedTokens]:
     """Every set with function(embeddings, second) in place of its embeddings, and the record of it."""
     return [
         replace(

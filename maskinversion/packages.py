@@ -3,6 +3,7 @@
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
+from typing import Any
 
 from torch.torch_version import TorchVersion
 
@@ -28,7 +29,7 @@ def require(name: str, use: str, least: str = "0") -> ModuleType:
         raise unfit(package, use, error) from error
 
 
-def require_part(package: str, name: str, use: str) -> object:
+def require_part(package: str, name: str, use: str) -> Any:
     """What a package imports when it is asked for. Raises PackageError as `require`, and when that fails."""
     try:
         return getattr(require(package, use), name)

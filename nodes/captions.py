@@ -23,7 +23,7 @@ in_use: InUse[ManagedCaptioner] = InUse()
 
 class LoadCaptioner(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MaskInversionLoadCaptioner",
             display_name="Load Captioner",
@@ -66,7 +66,7 @@ class LoadCaptioner(io.ComfyNode):
 
 class CaptionRegion(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MaskInversionCaption",
             display_name="Caption Region",
@@ -103,7 +103,7 @@ class CaptionRegion(io.ComfyNode):
 
 class BestCaption(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MaskInversionRetrieveCaption",
             display_name="Best Caption of a List",

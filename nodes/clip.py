@@ -17,7 +17,7 @@ in_use: InUse[ManagedClip] = InUse()
 
 class LoadClip(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MaskInversionLoadCLIP",
             display_name="Load CLIP for MaskInversion",

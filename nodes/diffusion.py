@@ -3,6 +3,7 @@
 import re
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import comfy.latent_formats
 import comfy.model_management
@@ -18,7 +19,7 @@ from .support.convert import masks_of, one_picture
 from .support.files import NOTHING_FOUND, every_file, located, relative, stamp
 from .support.managed import InUse, ManagedDecoder, memory_back
 from .support.progress import ProgressBar
-from .support.types import CATEGORY, PipelineSocket, TokensSocket
+from .support.types import CATEGORY, PipelineSocket, Tokens, TokensSocket
 
 SUBCATEGORY = f"{CATEGORY}/diffusers"
 
@@ -32,7 +33,7 @@ in_use: InUse[ManagedDecoder] = InUse()
 
 class LoadPipeline(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MaskInversionLoadPipeline",
             display_name="Load Pipeline for Tokens",
@@ -144,7 +145,7 @@ def sampling_inputs(sides: str) -> list[io.Input]:
 
 class GenerateFromTokens(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MaskInversionGenerate",
             display_name="Generate from Tokens",
@@ -157,7 +158,7 @@ class GenerateFromTokens(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, pipeline: ManagedDecoder, tokens, negative=None, **sampling) -> io.NodeOutput:
+    def execute(cls, pipeline: ManagedDecoder, tokens: Tokens, negative: Tokens | None = None, **sampling: Any) -> io.NodeOutput:
         decoder = pipeline.ready()
         steps = PreviewSteps(cls.hidden.unique_id, decoder.kind)
         with memory_back():
@@ -166,7 +167,7 @@ class GenerateFromTokens(io.ComfyNode):
 
 class InpaintFromTokens(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MaskInversionInpaint",
             display_name="Inpaint from Tokens",
@@ -187,7 +188,16 @@ class InpaintFromTokens(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, pipeline: ManagedDecoder, tokens, image, mask, feather, negative=None, **sampling) -> io.NodeOutput:
+    def execute(
+        cls,
+        pipeline: ManagedDecoder,
+        tokens: Tokens,
+        image: torch.Tensor,
+        mask: torch.Tensor,
+        feather: int,
+        negative: Tokens | None = None,
+        **sampling: Any,
+    ) -> io.NodeOutput:
         picture, hole = one_picture(image, "to paint into"), masks_of(mask, empty=False)
         decoder = pipeline.ready()
         steps = PreviewSteps(cls.hidden.unique_id, decoder.kind)
@@ -197,7 +207,8 @@ class InpaintFromTokens(io.ComfyNode):
 
 def settings(sampling: dict) -> Settings:
     """The widgets as the library takes them, where no size is None."""
-    return Settings(**sampling | {side: sampling[side] or None for side in ("width", "height")})
+    sides: dict[str, Any] = {side: sampling[side] or None for side in ("width", "height")}
+    return Settings(**sampling | sides)
 
 
 def finished(images: torch.Tensor) -> io.NodeOutput:

@@ -1,10 +1,12 @@
 """The node that the pack is for; one that shows what it found; and a picture with masks to try it on."""
 
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from comfy.clip_vision import ClipVisionModel
 from comfy_api.latest import io
 from PIL import Image
 
@@ -12,13 +14,14 @@ from ..maskinversion import InputError, MaskInverter
 from ..maskinversion.bundled import EXAMPLES, load_example
 from ..maskinversion.drawing.overlay import overlay
 from ..maskinversion.geometry import resize
+from ..maskinversion.inverter import Callback
 from ..maskinversion.settings import FITS, PRECISIONS, InversionSettings
 from .support.convert import clip_vision_output, masks_of, pair, pictures_of
-from .support.managed import encode, managed, memory_back
+from .support.managed import ManagedClip, encode, managed, memory_back
 from .support.progress import ProgressBar, warnings_on
 from .support.types import CATEGORY, ClipSocket, TokensSocket
 
-DEFAULTS = {field.name: field.default for field in fields(InversionSettings)}
+DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(InversionSettings)}
 PREVIEW_PIXELS = 384
 LEAVE_OUT = "leave out"
 EMPTY_MASKS = ("stop", LEAVE_OUT)
@@ -26,7 +29,7 @@ EMPTY_MASKS = ("stop", LEAVE_OUT)
 
 class MaskInversion(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MaskInversion",
             display_name="MaskInversion",
@@ -125,18 +128,18 @@ class MaskInversion(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        image,
-        mask,
-        clip,
-        iterations,
-        lr,
-        alpha,
-        layers,
-        image_size,
-        fit,
-        region_hidden_states,
-        precision,
-        empty_masks=EMPTY_MASKS[0],
+        image: torch.Tensor,
+        mask: torch.Tensor,
+        clip: ManagedClip | ClipVisionModel,
+        iterations: int,
+        lr: float,
+        alpha: float,
+        layers: int,
+        image_size: int,
+        fit: str,
+        region_hidden_states: bool,
+        precision: str,
+        empty_masks: str = EMPTY_MASKS[0],
     ) -> io.NodeOutput:
         settings = InversionSettings(iterations, lr, alpha, layers, image_size or None, fit, precision)
         encoded, tokens = [], []
@@ -154,7 +157,7 @@ class MaskInversion(io.ComfyNode):
 
 class MapOverlay(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MaskInversionOverlay",
             display_name="Map Overlay",
@@ -170,7 +173,7 @@ class MapOverlay(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image, maps, strength, mask=None) -> io.NodeOutput:
+    def execute(cls, image: torch.Tensor, maps: torch.Tensor, strength: float, mask: torch.Tensor | None = None) -> io.NodeOutput:
         maps = masks_of(maps)
         count, size = len(maps), tuple(maps.shape[1:])
         if mask is not None:
@@ -188,7 +191,7 @@ class MapOverlay(io.ComfyNode):
 
 class ExampleScene(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MaskInversionExample",
             display_name="Example Scene",
@@ -216,7 +219,7 @@ class Progress:
         self.bar, self.pictures = ProgressBar(node), pictures
         self.done = -1
 
-    def of(self, picture: torch.Tensor):
+    def of(self, picture: torch.Tensor) -> Callback:
         """The callback for the next picture [h, w, 3]."""
         self.done += 1
         small: list[torch.Tensor] = []  # the picture as it is shown, once it is

@@ -24,7 +24,7 @@ NONE = "(none left)"
 
 class ClassifyRegion(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MaskInversionClassify",
             display_name="Classify Region",
@@ -89,7 +89,7 @@ class ClassifyRegion(io.ComfyNode):
 
 class FindRegions(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MaskInversionRefer",
             display_name="Find Regions by Phrase",
@@ -123,7 +123,9 @@ class FindRegions(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, tokens, clip: ManagedClip, phrases, one_to_one, template, mask=None) -> io.NodeOutput:
+    def execute(
+        cls, tokens: Tokens, clip: ManagedClip, phrases: str, one_to_one: bool, template: str, mask: torch.Tensor | None = None
+    ) -> io.NodeOutput:
         ready = clip.ready()
         check_made_with(tokens, ready, CONNECT)
         embeddings = embeddings_of(tokens)
@@ -153,7 +155,7 @@ class FindRegions(io.ComfyNode):
 
 class LabelRegions(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MaskInversionLabels",
             display_name="Label Regions",
@@ -174,7 +176,7 @@ class LabelRegions(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image, mask, labels) -> io.NodeOutput:
+    def execute(cls, image: torch.Tensor, mask: torch.Tensor, labels: str) -> io.NodeOutput:
         picture = one_picture(image, "to label")
         masks = resize(masks_of(mask)[:, None], tuple(picture.shape[:2]), "bilinear")[:, 0]
         lines = [line.strip() for line in labels.split("\n")]

@@ -16,7 +16,7 @@ OUTPUT = " [output]"
 
 class SaveTokens(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MaskInversionSaveTokens",
             display_name="Save Tokens",
@@ -54,7 +54,7 @@ class SaveTokens(io.ComfyNode):
 
 class LoadTokens(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MaskInversionLoadTokens",
             display_name="Load Tokens",
@@ -79,8 +79,7 @@ class LoadTokens(io.ComfyNode):
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
         tokens = stack([LocalizedTokens.load(located(file))])
-        loaded = result(tokens)
-        return io.NodeOutput(*loaded.result, tokens[0].model)
+        return result(tokens, tokens[0].model)
 
 
 def found_files() -> list[str]:

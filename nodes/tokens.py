@@ -12,7 +12,7 @@ from .support.types import TOKENS_CATEGORY, ClipSocket, EmbedsSocket, Tokens, To
 
 class BlendTokens(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MaskInversionBlend",
             display_name="Blend Tokens",
@@ -34,7 +34,7 @@ class BlendTokens(io.ComfyNode):
 
 class PullTokens(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MaskInversionPull",
             display_name="Pull Tokens to Whole Picture",
@@ -57,7 +57,7 @@ class PullTokens(io.ComfyNode):
 
 class SubtractTokens(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MaskInversionSubtract",
             display_name="Subtract Tokens",
@@ -81,7 +81,7 @@ class SubtractTokens(io.ComfyNode):
 
 class VaryTokens(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MaskInversionVary",
             display_name="Vary Tokens",
@@ -113,7 +113,7 @@ class VaryTokens(io.ComfyNode):
 
 class StackTokens(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MaskInversionStack",
             display_name="Stack Tokens",
@@ -138,7 +138,7 @@ class StackTokens(io.ComfyNode):
 
 class PickTokens(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MaskInversionPick",
             display_name="Pick Tokens",
@@ -165,7 +165,7 @@ class PickTokens(io.ComfyNode):
 
 class TokenOfNothing(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MaskInversionNothing",
             display_name="Token of Nothing",
@@ -192,7 +192,7 @@ class TokenOfNothing(io.ComfyNode):
 
 class TokensToEmbeds(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MaskInversionEmbeds",
             display_name="Tokens to IP-Adapter Embeds",

@@ -4,13 +4,14 @@ Each takes a visual [open_clip VisionTransformer], pixels [1, 3, H, W], masks [M
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 
-def shared_autograd(visual: nn.Module, pixels: Tensor, masks: Tensor, iterations: int, lr: float) -> Tensor:
+def shared_autograd(visual: Any, pixels: Tensor, masks: Tensor, iterations: int, lr: float) -> Tensor:
     """The image encoded once; the map and its gradient by autograd through the last block, at every step."""
     embedding, block, entering = encode(visual, pixels)
 
@@ -25,7 +26,7 @@ def shared_autograd(visual: nn.Module, pixels: Tensor, masks: Tensor, iterations
     return optimise(embedding, relevance, visual, masks, pixels, iterations, lr)
 
 
-def explicit_decomposition(visual: nn.Module, pixels: Tensor, masks: Tensor, iterations: int, lr: float) -> Tensor:
+def explicit_decomposition(visual: Any, pixels: Tensor, masks: Tensor, iterations: int, lr: float) -> Tensor:
     """The paper's gradient decomposition (arXiv 2407.20034, section 3.3): the derivative of the feature with respect to the
     attention, [D, h, N, N], is formed once; every step is a product with it."""
     embedding, block, entering = encode(visual, pixels)
@@ -43,7 +44,7 @@ def explicit_decomposition(visual: nn.Module, pixels: Tensor, masks: Tensor, ite
 BASELINES: dict[str, Callable] = {f.__name__: f for f in (shared_autograd, explicit_decomposition)}
 
 
-def encode(visual: nn.Module, pixels: Tensor) -> tuple[Tensor, nn.Module, Tensor]:
+def encode(visual: Any, pixels: Tensor) -> tuple[Tensor, Any, Tensor]:
     """The image embedding [D], the last block, and the tokens [N, d] that enter it."""
     *blocks, last = visual.transformer.resblocks
     with torch.no_grad():
@@ -54,7 +55,7 @@ def encode(visual: nn.Module, pixels: Tensor) -> tuple[Tensor, nn.Module, Tensor
         return (pooled @ visual.proj)[0], last, tokens[0]
 
 
-def last_block(visual: nn.Module, block: nn.Module, entering: Tensor) -> tuple[Tensor, Tensor]:
+def last_block(visual: Any, block: Any, entering: Tensor) -> tuple[Tensor, Tensor]:
     """The attention [h, N, N] as a variable, and the unit feature [D] of the mean token."""
     q, k, v = F.linear(block.ln_1(entering), block.attn.in_proj_weight, block.attn.in_proj_bias).chunk(3, -1)
     q, k, v = (t.unflatten(-1, (block.attn.num_heads, -1)).transpose(0, 1) for t in (q, k, v))
@@ -65,7 +66,7 @@ def last_block(visual: nn.Module, block: nn.Module, entering: Tensor) -> tuple[T
 
 
 def optimise(
-    embedding: Tensor, relevance: Callable, visual: nn.Module, masks: Tensor, pixels: Tensor, iterations: int, lr: float
+    embedding: Tensor, relevance: Callable, visual: Any, masks: Tensor, pixels: Tensor, iterations: int, lr: float
 ) -> Tensor:
     grid = [side // patch for side, patch in zip(pixels.shape[-2:], visual.patch_size, strict=True)]
     tokens = embedding.repeat(len(masks), 1).requires_grad_()

@@ -4,12 +4,19 @@ The published package has its own open_clip, and its module is called `maskinver
 so nothing of this library may be imported at the top.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from maskinversion import EncodedImage, LocalizedTokens, MaskInverter
 
 QUICK = 5.0  # seconds: what is done sooner is repeated more often
 
@@ -23,23 +30,24 @@ def inputs(size: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.rand(size, size, 3, generator=generator), masks
 
 
-def prepare(case: dict):
+def prepare(case: dict) -> tuple[Callable[[], object], Callable[[], object]]:
     """The floor, which is one plain encoder pass, and the job: image to tokens, the encoding included."""
     import open_clip
 
     torch.manual_seed(0)
     image, masks = inputs(case["size"], case["masks"])
     pixels = image.permute(2, 0, 1)[None] * 2 - 1
-    visual = open_clip.create_model(case["model"], force_image_size=case["size"]).eval().requires_grad_(False).visual
+    model: Any = open_clip.create_model(case["model"], force_image_size=case["size"]).eval().requires_grad_(False)
+    visual = model.visual
 
     @torch.no_grad()
-    def floor():
+    def floor() -> None:
         visual(pixels)
 
     return floor, floor if case["method"] == "forward" else whole_job(case, visual, image, pixels, masks)
 
 
-def whole_job(case: dict, visual, image: torch.Tensor, pixels: torch.Tensor, masks: torch.Tensor):
+def whole_job(case: dict, visual: Any, image: torch.Tensor, pixels: torch.Tensor, masks: torch.Tensor) -> Callable[[], object]:
     iterations, lr = case["iterations"], case["lr"]
     if case["method"] == "reference":
         import open_clip
@@ -54,22 +62,20 @@ def whole_job(case: dict, visual, image: torch.Tensor, pixels: torch.Tensor, mas
 
         clip = mi.load_clip(case["model"], device="cpu")
         exact, fast = (
-            mi.MaskInverter(
-                clip, iterations=iterations, lr=lr, layers=case["layers"], image_size=case["size"], precision=precision
-            )
+            mi.MaskInverter(clip, iterations=iterations, lr=lr, layers=case["layers"], image_size=case["size"], precision=precision)
             for precision in ("exact", "fast")
         )
         inverter = exact if case["method"] == "exact" else fast
 
-        def job():
+        def job() -> LocalizedTokens:
             return inverter.invert(inverter.encode(image), masks)
 
-        def extras():
+        def extras() -> dict:
             encoded = inverter.encode(image)
             if inverter is exact:
                 return {"predicted": predicted(exact, encoded, len(masks))}
-            tokens = (each.invert(encoded, masks).embeddings for each in (exact, fast))
-            return {"cosines": F.cosine_similarity(*tokens).tolist()}
+            ours, theirs = (each.invert(encoded, masks).embeddings for each in (exact, fast))
+            return {"cosines": F.cosine_similarity(ours, theirs).tolist()}
 
         job.extras = extras
         return job
@@ -78,7 +84,7 @@ def whole_job(case: dict, visual, image: torch.Tensor, pixels: torch.Tensor, mas
     return lambda: BASELINES[case["method"]](visual, pixels, masks, iterations, lr)
 
 
-def predicted(inverter, encoded, masks: int) -> float:
+def predicted(inverter: MaskInverter, encoded: EncodedImage, masks: int) -> float:
     """Encoder passes that the whole job takes if every multiply-add takes as long as one in the encoder."""
     from maskinversion.explain.plan import cheapest_form
 
@@ -117,7 +123,8 @@ def main() -> None:
             what()
             seconds[what].append(time.perf_counter() - start)
     after = high_water()
-    found = {"seconds": min(seconds[job]), "floor": min(seconds[floor]), "bytes": None if before is None else after - before}
+    grown = None if before is None or after is None else after - before
+    found = {"seconds": min(seconds[job]), "floor": min(seconds[floor]), "bytes": grown}
     print(json.dumps(found | getattr(job, "extras", dict)()))
 
 

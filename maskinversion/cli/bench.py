@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from ..bench.run import METHODS, Settings, check
 from ..bench.run import run as measure
@@ -34,5 +35,5 @@ def run(args: argparse.Namespace) -> None:
         check(args.check)
         return
     names = {field.name for field in dataclasses.fields(Settings)}
-    given = {name: tuple(v) if isinstance(v, list) else v for name, v in vars(args).items() if name in names}
+    given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in vars(args).items() if name in names}
     measure(Settings(**given), args.out)

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from ..evaluation.settings import LOSSES, METHODS, QUALITIES, WHOLE_PICTURE, Settings
 from ..settings import PRECISIONS
@@ -66,7 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def settings_of(args: argparse.Namespace) -> Settings:
     names = {field.name for field in dataclasses.fields(Settings)}
-    return Settings(**{name: tuple(v) if isinstance(v, list) else v for name, v in vars(args).items() if name in names})
+    given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in vars(args).items() if name in names}
+    return Settings(**given)
 
 
 def run(args: argparse.Namespace) -> None:

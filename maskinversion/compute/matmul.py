@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +34,7 @@ def fast_linears(device: torch.device) -> AbstractContextManager:
 class FastLinears(TorchDispatchMode):
     """Sends linear layers to `linear`, in whichever form PyTorch's modules and autograd modes bring them here."""
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if not kwargs:
             if function is aten.linear.default:
                 return linear(*args)

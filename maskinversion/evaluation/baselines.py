@@ -33,7 +33,8 @@ class Picture:
 
     def __init__(self, image: object):
         self.pixels = as_pixels(image)[0]
-        self.size = tuple(self.pixels.shape[1:])
+        height, width = self.pixels.shape[1:]
+        self.size = height, width
         self._encoded: dict[tuple, EncodedImage] = {}
 
     def encoded(self, inverter: MaskInverter) -> EncodedImage:
@@ -111,7 +112,8 @@ def embed(pictures: Iterable[Tensor], inverter: MaskInverter) -> Tensor:
 def canvas(pixels: Tensor, inverter: MaskInverter) -> Tensor:
     """What the model sees of a picture [3, h, w]: [1, 3, H, W], normalised."""
     tower = inverter.clip.tower
-    geometry = Geometry.for_image(tuple(pixels.shape[1:]), inverter.image_size, tower.patch_size, inverter.settings.fit)
+    height, width = pixels.shape[1:]
+    geometry = Geometry.for_image((height, width), inverter.image_size, tower.patch_size, inverter.settings.fit)
     return tower.canvas(pixels[None], geometry)
 
 

@@ -64,7 +64,7 @@ class Sample:
         stored = open_picture(self.image, turned=False)
         if stored.size[::-1] == self.size:
             return stored
-        if is_copy(picture.size[::-1], self.size):
+        if is_copy((picture.height, picture.width), self.size):
             return picture
         swapped = ": height and width are swapped" if picture.size == self.size else ""
         raise InputError(
@@ -316,8 +316,9 @@ def read_json(path: Path) -> object:
 
 def read_instances(path: Path) -> dict:
     content = read_json(path)
-    lists = {name for name, value in content.items() if isinstance(value, list)} if isinstance(content, dict) else set()
-    missing = {"images", "annotations", "categories"} - lists
+    if not isinstance(content, dict):
+        content = {}
+    missing = {"images", "annotations", "categories"} - {name for name, value in content.items() if isinstance(value, list)}
     if missing:
         raise InputError(f"{path} is not COCO's instances: it has no list of {', '.join(sorted(missing))}")
     return content

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from typing import Any
 
 from ..errors import InputError
 
@@ -16,7 +17,7 @@ class PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
 
-def read_plain_pickle(path: str | os.PathLike) -> object:
+def read_plain_pickle(path: str | os.PathLike) -> Any:
     """The plain data in a pickle of any protocol, of Python 2 or 3. Raises InputError for anything that is not plain data."""
     try:
         with open(path, "rb") as file:

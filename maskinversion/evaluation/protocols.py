@@ -27,7 +27,7 @@ def among_best(similarities: Tensor, right: Tensor, count: int) -> Tensor:
     return ((similarities > own + TIE).sum(1) < count).float()
 
 
-def class_hits(similarities: Tensor, labels: Sequence[int]) -> dict[str, list[float | None]]:
+def class_hits(similarities: Tensor, labels: Sequence[int] | Tensor) -> dict[str, list[float | None]]:
     """Class retrieval for one picture: similarities [M, C] of its regions and all classes, labels: the right one of each region.
 
     acc1, acc5: its class is the best, among the five best, of the data set's. own: it is the best of the classes of the same

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -78,6 +79,7 @@ def load(settings: Settings) -> Dataset:
     if settings.dataset == "coco":
         return read_coco(settings.annotations, settings.images, settings.segments)
     if settings.dataset == "refcoco":
+        assert settings.refs is not None  # Settings refuses it
         return read_refcoco(settings.refs, settings.annotations, settings.images, settings.split)
     return read_phrasecut(settings.annotations, settings.images)
 
@@ -166,7 +168,7 @@ class Scorer:
     def embed(self, texts: list[str]) -> Tensor:
         return text_embeddings(self.clip, texts, self.templates).float().cpu()
 
-    def score(self, sample: Sample, inverters: dict[Row, MaskInverter]):
+    def score(self, sample: Sample, inverters: dict[Row, MaskInverter]) -> Iterator[tuple[Row, dict]]:
         """For each row: the row, and the line to write. Regions whose mask is empty are left out, and counted."""
         picture = Picture(sample.open())
         masks = sample.masks(picture.size)

@@ -176,8 +176,10 @@ def points_of(polygons: object, what: str) -> Points:
     """PhraseCut's polygons, each a list of points [x, y], in whole pixels. Raises InputError for others."""
     found = []
     for polygon in polygons if isinstance(polygons, list) else [None]:
-        pairs = isinstance(polygon, list) and all(isinstance(point, list) and len(point) == 2 for point in polygon)
-        array = numbers([number for point in polygon for number in point]) if pairs else None
+        points = polygon if isinstance(polygon, list) else []
+        pairs = [point for point in points if isinstance(point, list) and len(point) == 2]
+        whole = bool(points) and len(pairs) == len(points)
+        array = numbers([number for point in pairs for number in point]) if whole else None
         if array is None or not (np.abs(array) < LARGEST).all():  # so written, NaN is too much
             raise InputError(f"{what} has a polygon that is not a list of points [x, y] in pixels: {shown(polygon)}")
         found.append(tuple(array.astype(np.int64).tolist()))
@@ -191,7 +193,7 @@ def check_points(points: Points, size: tuple[int, int], what: str) -> None:
 
 def filled(points: Points, size: tuple[int, int], what: str) -> np.ndarray:
     check_points(points, size, what)
-    canvas = Image.new("L", size[::-1])
+    canvas = Image.new("L", (size[1], size[0]))
     for polygon in points.polygons:
         if len(polygon) >= 4:
             ImageDraw.Draw(canvas).polygon(polygon, fill=1, outline=1)

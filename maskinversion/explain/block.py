@@ -20,17 +20,18 @@ class Block:
     """What the map needs of one transformer block, y = x + attention(x), z = y + W2 act(W1 LN(y) + b1) + b2.
 
     `values` [N, h, d_h] are the rows that the attention mixes, `after_attention` [N, d] is y, `output` [d, h * d_h] is W_O.
-    `norm`, `expand` (W1 [m, d], b1 [m]), `activation`, `contract` (W2 [d, m], b2 [d]) are the MLP. A LayerScale is already
-    multiplied into `output` and `contract`. `folded` keeps a product of this block's weights between images.
+    `norm`, `expand` (W1 [m, d], b1 [m]), `activation`, `contract` (W2 [d, m], b2 [d]) are the MLP; where that has no
+    biases they are None. A LayerScale is already multiplied into `output` and `contract`. `folded` keeps a product of this
+    block's weights between images.
     """
 
     values: Tensor
     after_attention: Tensor
     output: Tensor
     norm: Norm
-    expand: tuple[Tensor, Tensor]
+    expand: tuple[Tensor, Tensor | None]
     activation: Callable[[Tensor], Tensor]
-    contract: tuple[Tensor, Tensor]
+    contract: tuple[Tensor, Tensor | None]
     folded: CachedProduct
 
 

@@ -1,5 +1,6 @@
 """The map of any block that treats every token by itself after the attention."""
 
+from collections.abc import Sequence
 from copy import copy
 
 import torch
@@ -15,7 +16,7 @@ class ChainMap(DirectMap):
     chain: those from the concatenated heads to the tokens that leave the block. leaving: those tokens [N, d].
     """
 
-    def __init__(self, values: Tensor, chain: list[LinearizedLayer], leaving: Tensor, head: Head, prefix: int):
+    def __init__(self, values: Tensor, chain: Sequence[LinearizedLayer], leaving: Tensor, head: Head, prefix: int):
         super().__init__(values, *pooled_gradient(leaving.mean(0), head, len(leaving)), prefix)
         self.chain = chain
 

@@ -5,9 +5,9 @@ product, `vjp`, which takes a gradient with respect to the output to one with re
 it works under inference mode. Tensors are [..., N, width].
 """
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,32 +15,39 @@ from torch import Tensor
 from ..compute.matmul import linear
 
 
-class LinearizedLayer(Protocol):
-    macs: int  # multiply-adds of matrix products per token, for either direction
+class LinearizedLayer(ABC):
+    """The derivative of a layer at its input; of one without matrix products where nothing else is said."""
 
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of matrix products per token, for either direction."""
+        return 0
+
+    @abstractmethod
     def jvp(self, change: Tensor) -> Tensor: ...
 
+    @abstractmethod
     def vjp(self, gradient: Tensor) -> Tensor: ...
 
     def at_precision(self, dtype: torch.dtype) -> "LinearizedLayer":
         """The same with its matrix products at another precision."""
-        ...
+        return self
 
 
-def chain_jvp(chain: list[LinearizedLayer], change: Tensor) -> Tensor:
+def chain_jvp(chain: Sequence[LinearizedLayer], change: Tensor) -> Tensor:
     for layer in chain:
         change = layer.jvp(change)
     return change
 
 
-def chain_vjp(chain: list[LinearizedLayer], gradient: Tensor) -> Tensor:
+def chain_vjp(chain: Sequence[LinearizedLayer], gradient: Tensor) -> Tensor:
     for layer in reversed(chain):
         gradient = layer.vjp(gradient)
     return gradient
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(LinearizedLayer):
     """y = x W^T + b, with W [out, in]."""
 
     weight: Tensor
@@ -59,17 +66,8 @@ class Linear:
         return Linear(self.weight.to(dtype))
 
 
-class WithoutProducts:
-    """A layer that has no matrix product."""
-
-    macs = 0
-
-    def at_precision(self, dtype: torch.dtype) -> "LinearizedLayer":
-        return self
-
-
 @dataclass(frozen=True)
-class Slope(WithoutProducts):
+class Slope(LinearizedLayer):
     """An element-wise function whose derivative at its input is `slope` [N, width] or [width]."""
 
     slope: Tensor
@@ -77,11 +75,12 @@ class Slope(WithoutProducts):
     def jvp(self, change: Tensor) -> Tensor:
         return change * self.slope
 
-    vjp = jvp
+    def vjp(self, gradient: Tensor) -> Tensor:
+        return gradient * self.slope
 
 
 @dataclass(frozen=True)
-class NormSlope(WithoutProducts):
+class NormSlope(LinearizedLayer):
     """A layer norm at an input whose normalised form is `normal` [N, width], and 1 / standard deviation `inverse` [N, 1]."""
 
     weight: Tensor
@@ -98,7 +97,7 @@ class NormSlope(WithoutProducts):
         return self._centre(gradient * self.weight)
 
 
-class AddHalves(WithoutProducts):
+class AddHalves(LinearizedLayer):
     """y = the sum of the first and the second half of x: after a slope, the derivative of a product of the halves."""
 
     def jvp(self, change: Tensor) -> Tensor:
@@ -110,10 +109,10 @@ class AddHalves(WithoutProducts):
 
 
 @dataclass(frozen=True)
-class Residual:
+class Residual(LinearizedLayer):
     """y = x + chain(x)."""
 
-    chain: list[LinearizedLayer]
+    chain: Sequence[LinearizedLayer]
 
     @property
     def macs(self) -> int:

@@ -1,5 +1,6 @@
 """The map of models that pool with attention."""
 
+from collections.abc import Sequence
 from copy import copy
 
 import torch
@@ -20,7 +21,7 @@ class PoolerMap(LayerMap):
     Cotangents are [M, h, d_h].
     """
 
-    def __init__(self, values: Tensor, chain: list[LinearizedLayer], slope: Tensor, prefix: int):
+    def __init__(self, values: Tensor, chain: Sequence[LinearizedLayer], slope: Tensor, prefix: int):
         self.values = values[prefix:].transpose(0, 1).contiguous()  # [h, P, d_h]
         self.heads, _, self.head_width = self.values.shape
         self.chain = [*chain, Linear(slope)]  # the last: dscore/df of a unit token

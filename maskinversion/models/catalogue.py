@@ -16,7 +16,6 @@ from .towers import FAMILIES
 ALONE = "_maskinversion_open_clip"
 
 
-@cache
 def readable_architectures() -> tuple[str, ...]:
     """The names of open_clip's architectures whose image side can be read, by their configurations; none without open_clip."""
     images = {name: configuration["vision_cfg"] for name, configuration in configurations().items()}
@@ -63,4 +62,4 @@ def open_clip_module(name: str) -> Iterator[ModuleType]:
 def open_clip_folder() -> Path | None:
     """Where open_clip is installed; finding it does not import it."""
     spec = find_spec("open_clip")
-    return None if spec is None else Path(spec.origin).parent
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ class Clip:
     projection, the same for the same weights at any precision down to float16.
     """
 
-    def __init__(self, name: str, tower: Tower, model: object, tokenizer: Callable[[list[str]], Tensor] | None = None):
+    def __init__(self, name: str, tower: Tower, model: Any, tokenizer: Callable[[list[str]], Tensor] | None = None):
         self.name = name
         self.tower = tower
         self.model = model

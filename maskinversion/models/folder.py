@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -37,7 +38,7 @@ def from_folder(folder: Path, weights: str) -> tuple[nn.Module, Callable[[], Cal
             kind = open_clip.CoCa if "multimodal_cfg" in model_config else open_clip.CustomTextCLIP
         else:
             kind = open_clip.CLIP
-        model = kind(**model_config)
+        model: Any = kind(**model_config)
     except (KeyError, TypeError, AttributeError, AssertionError) as error:
         raise ModelError(f"{folder / CONFIG} does not describe a model of open_clip ({error!r})") from error
     open_clip.load_checkpoint(model, weights)

@@ -5,6 +5,7 @@ import pickle
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,10 @@ def load_clip(
     device = torch.device(device) if device is not None else best_device()
     name, architecture, weights = resolve(source, model)
     try:
-        loaded, tokenizer = from_folder(architecture, weights) if isinstance(architecture, Path) else by_name(architecture, weights)
+        if isinstance(architecture, Path):
+            loaded, tokenizer = from_folder(architecture, str(weights))
+        else:
+            loaded, tokenizer = by_name(architecture, weights)
     except ModelError:
         raise
     except pickle.UnpicklingError as error:
@@ -89,7 +93,7 @@ class LazyTokenizer:
         return self.tokenizer(texts)
 
 
-def live_clip(model: object) -> Clip:
+def live_clip(model: Any) -> Clip:
     """A Clip of a model that somebody else loaded. It reads text only when the model has open_clip's usual vocabulary, since a
     model does not say which other tokenizer it was trained with (SigLIP's, say)."""
     text = getattr(model, "text", model)

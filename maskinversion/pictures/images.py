@@ -1,5 +1,6 @@
 """Pictures: any accepted one as numbers in 0..1."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,7 +42,7 @@ def as_pixels(image: object) -> Tensor:
     return pixels.expand(-1, -1, 3).permute(2, 0, 1)[None]
 
 
-def scaled(numbers: object, what: str) -> Tensor:
+def scaled(numbers: np.ndarray | Tensor, what: str) -> Tensor:
     """The numbers of a picture as float32 in 0..1."""
     values = as_tensor(numbers, what)
     if values.is_floating_point():

@@ -169,7 +169,8 @@ def flat_area(values: Tensor, bright: int) -> int:
 
 def histogram(values: Tensor, white: int) -> list[int]:
     """How often each integer from 0 to `white` is there."""
-    return sum(torch.bincount(part, minlength=white + 1) for part in values.flatten().split(2**20)).tolist()
+    counts = [torch.bincount(part, minlength=white + 1) for part in values.flatten().split(2**20)]
+    return torch.stack(counts).sum(0).tolist()
 
 
 def by_palette(image: Image.Image, what: str) -> np.ndarray:
@@ -213,7 +214,7 @@ def by_channels(numbers: np.ndarray | Tensor, what: str, by: str) -> tuple[np.nd
     if values.dtype == torch.bool:
         values = values.to(torch.uint8)
     opaque = torch.zeros(1) if alpha is None else as_tensor(alpha, what)
-    if opaque.min() < opaque.max():
+    if alpha is not None and opaque.min() < opaque.max():
         if by == "alpha":
             return alpha, by
         if by == "auto":

@@ -2,12 +2,16 @@
 
 import os
 import warnings
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import InputError, InputWarning
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 OVERSHOOT = 0.25  # beyond 0..1: what resizing with a bicubic or Lanczos filter leaves is clamped
 ROUNDING = 1e-3
@@ -74,11 +78,11 @@ def is_array(given: object) -> bool:
     return isinstance(given, Tensor) or hasattr(given, "__array__")
 
 
-def is_file(given: object) -> bool:
+def is_file(given: object) -> TypeGuard[str | os.PathLike]:
     return isinstance(given, (str, os.PathLike))
 
 
-def is_pil(given: object) -> bool:
+def is_pil(given: object) -> "TypeGuard[Image.Image]":
     return hasattr(given, "getexif")  # without importing Pillow
 
 

@@ -12,6 +12,7 @@ import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -48,7 +49,7 @@ class MlpMapper(nn.Module):
 
     def __init__(self, width_in: int, width: int, prefix: int):
         super().__init__()
-        self.width = width
+        self.width_in, self.width = width_in, width
         hidden = width * prefix // 2
         self.model = nn.Sequential(nn.Linear(width_in, hidden), nn.Tanh(), nn.Linear(hidden, width * prefix))
 
@@ -61,10 +62,10 @@ class TransformerMapper(nn.Module):
 
     def __init__(self, width_in: int, width: int, prefix: int, clip: int, layers: int):
         super().__init__()
-        self.width = width
+        self.width_in, self.width = width_in, width
         self.linear = nn.Linear(width_in, clip * width)
         self.prefix_const = nn.Parameter(torch.randn(prefix, width))
-        self.transformer = nn.Module()
+        self.transformer: Any = nn.Module()  # named as in the published weights
         self.transformer.layers = nn.ModuleList(MapperLayer(width) for _ in range(layers))
 
     def forward(self, embeddings: Tensor) -> Tensor:
@@ -104,7 +105,7 @@ class MapperAttention(nn.Module):
 class ClipCap(nn.Module):
     """clip_project: a mapping network. gpt: a GPT2LMHeadModel of transformers."""
 
-    def __init__(self, clip_project: nn.Module, gpt: nn.Module):
+    def __init__(self, clip_project: MlpMapper | TransformerMapper, gpt: Any):
         super().__init__()
         self.clip_project = clip_project
         self.gpt = gpt
@@ -120,7 +121,7 @@ class Captioner:
 
     name: str
     model: ClipCap
-    tokenizer: object
+    tokenizer: Any
     width: int
     normalize: bool
     fingerprint: str | None = None
@@ -173,7 +174,7 @@ class Captioner:
         room = self.model.gpt.config.n_positions - prefix.shape[1]
         if decoding.length > room:
             raise InputError(f"length is {decoding.length}; {self.name} has room for {room} tokens")
-        arguments = {}
+        arguments: dict[str, Any] = {}
         if decoding.how == "beam":
             arguments = {"num_beams": decoding.beams, "num_return_sequences": decoding.count}
         elif decoding.how == "sample":
@@ -249,7 +250,7 @@ def load_captioner(
     model = model.to(best_device() if device is None else torch.device(device), dtype)
     about = read_about(path.with_suffix(".json"))
     transformer = isinstance(model.clip_project, TransformerMapper)
-    width = (model.clip_project.linear if transformer else model.clip_project.model[0]).in_features
+    width = model.clip_project.width_in
     beside = all((path.parent / file).is_file() for file in TOKENIZER_FILES)
     return Captioner(
         name=name,
@@ -331,7 +332,7 @@ def build(state: dict[str, Tensor], name: str) -> ClipCap:
     return model
 
 
-def mapper(state: dict[str, Tensor], width: int) -> nn.Module:
+def mapper(state: dict[str, Tensor], width: int) -> MlpMapper | TransformerMapper:
     """The mapping network of a checkpoint, in either of its two forms. Raises KeyError for neither."""
     if "clip_project.linear.weight" in state:
         made, width_in = state["clip_project.linear.weight"].shape
@@ -341,10 +342,10 @@ def mapper(state: dict[str, Tensor], width: int) -> nn.Module:
     return MlpMapper(width_in, width, len(state["clip_project.model.2.weight"]) // width)
 
 
-def load_tokenizer(source: str, words: int, name: str) -> object:
+def load_tokenizer(source: str, words: int, name: str) -> Any:
     """GPT-2's, from a folder or the hub. Raises ModelError when it is not there, or has other words than the captioner knows."""
     from huggingface_hub import snapshot_download
-    from transformers import GPT2TokenizerFast
+    from transformers import GPT2TokenizerFast  # pyright: ignore[reportAttributeAccessIssue]  # made when it is asked for
 
     try:
         # Not by name from transformers, which asks for nine files one after the other, minutes long without internet.

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +70,7 @@ class Decoder:
     """
 
     name: str
-    pipeline: object
+    pipeline: Any
     width: int
     offload: torch.device | None = None
     trained_with: str | None = None
@@ -104,7 +104,7 @@ class Decoder:
         return max(1, round(self.pipeline.unet.config.sample_size * cell / self.grain)) * self.grain
 
     @cached_property
-    def inpainter(self) -> object:
+    def inpainter(self) -> Any:
         """The pipeline that paints into a picture, made of the same parts. Raises ModelError where there is none."""
         if self.kind not in INPAINTS:
             advice = (
@@ -121,7 +121,7 @@ class Decoder:
         return pipeline
 
     @contextmanager
-    def placed(self, pipeline: object) -> Iterator[None]:
+    def placed(self, pipeline: Any) -> Iterator[None]:
         """With `offload`, each part is on that device only while it computes, and none of them afterwards."""
         if self.offload is None:
             yield
@@ -185,7 +185,8 @@ class Decoder:
             height, width = (self.fitting(getattr(settings, what) or 0, what) for what in ("height", "width"))
         small = resize(pixels, (height, width), "bilinear")
         where = resize((cover > 0).to(pixels), (height, width), "bilinear") > 0
-        inputs = {"image": as_picture(small), "mask_image": Image.fromarray((where[0, 0].cpu().numpy() * 255).astype("uint8"))}
+        mask_image = Image.fromarray((where[0, 0].cpu().numpy() * 255).astype("uint8"))
+        inputs: dict[str, Any] = {"image": as_picture(small), "mask_image": mask_image}
         if self.kind not in KANDINSKY:
             inputs["strength"] = 1.0
         painted = self._run(pipeline, tokens, negative, settings, {"height": height, "width": width}, inputs, callback)
@@ -210,7 +211,7 @@ class Decoder:
     @torch.no_grad()
     def _run(
         self,
-        pipeline: object,
+        pipeline: Any,
         tokens: Sequence[LocalizedTokens],
         negative: Sequence[LocalizedTokens] | None,
         settings: Settings,
@@ -254,7 +255,7 @@ class Decoder:
             raise InputError(f"there are {sum(map(len, negative))} negative tokens; give one")
         return negative[0].embeddings[0]
 
-    def conditioning(self, token: Tensor, against: Tensor, settings: Settings, pipeline: object, step: Steps) -> dict:
+    def conditioning(self, token: Tensor, against: Tensor, settings: Settings, pipeline: Any, step: Steps) -> dict:
         """The arguments that say what to paint."""
         like = {"device": pipeline._execution_device, "dtype": self.pipeline.unet.dtype}
         token, against = token[None].to(**like), against[None].to(**like)
@@ -270,7 +271,7 @@ class Decoder:
 class Steps:
     """Turns the callbacks of diffusers, old and new, into ours."""
 
-    def __init__(self, picture: int, pictures: int, pipeline: object, callback: Callback | None):
+    def __init__(self, picture: int, pictures: int, pipeline: Any, callback: Callback | None):
         self.picture, self.pictures, self.pipeline, self.callback = picture, pictures, pipeline, callback
         self.done = 0
 
@@ -279,7 +280,7 @@ class Steps:
         if self.callback is not None:
             self.callback(self.picture, self.pictures, self.done, len(self.pipeline.scheduler.timesteps), latents)
 
-    def on_step_end(self, pipeline: object, index: int, time: object, tensors: dict) -> dict:
+    def on_step_end(self, pipeline: Any, index: int, time: object, tensors: dict) -> dict:
         self.on_step(index, time, tensors["latents"])
         return {}
 
@@ -338,7 +339,7 @@ def load_decoder(
     return Decoder(name, pipeline, width, torch.device(offload) if offload else None, about.get("clip_fingerprint"))
 
 
-def add_adapter(pipeline: object, file: Path, name: str) -> int:
+def add_adapter(pipeline: Any, file: Path, name: str) -> int:
     """Load a basic IP-Adapter into a pipeline; returns the width of the embeddings that it takes."""
     parts = {"image_proj": {}, "ip_adapter": {}}
     try:

@@ -5,7 +5,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import comfy.model_management
 from comfy_api.latest import ComfyAPISync, io, ui
@@ -13,6 +13,9 @@ from PIL import Image
 from server import PromptServer
 
 from ...maskinversion import InputWarning
+
+if TYPE_CHECKING:
+    from comfy_api.latest.generated.ComfyAPISyncStub import ComfyAPISyncStub  # pyright: ignore[reportMissingModuleSource]  # a stub only
 
 PREVIEW_SECONDS = 0.2
 
@@ -70,7 +73,7 @@ def warnings_on(node: str) -> Iterator[None]:
         attempt("show a warning", lambda: PromptServer.instance.send_progress_text("\n".join(words), node))
 
 
-def move_bar(api: ComfyAPISync, node: str, done: int, total: int, picture: Image.Image | None = None) -> None:
+def move_bar(api: "ComfyAPISyncStub", node: str, done: int, total: int, picture: Image.Image | None = None) -> None:
     attempt("show progress", lambda: api.execution.set_progress(done, total, node_id=node, preview_image=picture))
 
 

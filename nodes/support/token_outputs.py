@@ -1,5 +1,7 @@
 """Tokens on their own, as what other nodes take: there is no picture any more, only the embeddings."""
 
+from typing import NoReturn
+
 import comfy.clip_vision
 import comfy.model_management
 import torch
@@ -11,7 +13,7 @@ from .types import Tokens, TokensSocket
 class TokensOnly(comfy.clip_vision.Output):
     """A CLIP vision output that has `image_embeds` and nothing else."""
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(
             f"these tokens were changed or loaded, so they carry an embedding but not the {name} that this node reads: connect "
             f"clip_vision_output of the MaskInversion node itself"
@@ -33,8 +35,8 @@ def outputs(tokens_tooltip: str) -> list[io.Output]:
     ]
 
 
-def result(tokens: Tokens, **more: object) -> io.NodeOutput:
-    """What every node with `outputs` gives."""
+def result(tokens: Tokens, *more: object) -> io.NodeOutput:
+    """What every node with `outputs` gives, and what it gives more."""
     output = TokensOnly()
     output["image_embeds"] = image_embeds(tokens)
-    return io.NodeOutput(tokens, output, **more)
+    return io.NodeOutput(tokens, output, *more)

@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import maskinversion as mi
 from maskinversion.compute.buffers import Buffers
+from maskinversion.compute.cached_product import forget_products, product_of
 from maskinversion.explain import plan
 from maskinversion.explain.objective import DiceObjective
 from maskinversion.explain.table import TabulatedMap
@@ -203,13 +204,15 @@ def test_a_kept_product_is_formed_anew_when_the_weights_are_others():
     image, masks = picture(48, 2)
     clip = small_clip()
     inverter = mi.MaskInverter(clip, layers=2)
+    products = [product_of(block) for block in clip.tower.blocks[-2:]]
     inverter.encode(image)
-    before = [kept.kept for kept in clip.tower.folded.values()]
+    before = [product.kept for product in products]
     inverter.encode(image)
-    assert all(kept.kept is earlier for kept, earlier in zip(clip.tower.folded.values(), before, strict=True))
+    assert all(product.kept is earlier for product, earlier in zip(products, before, strict=True)) and None not in before
     clip.model.visual.transformer.resblocks[-1].mlp.c_fc.weight.data[3, 5] += 0.01
     found = inverter.invert(inverter.encode(image), masks)
-    assert [kept.kept is earlier for kept, earlier in zip(clip.tower.folded.values(), before, strict=True)] == [True, False]
+    assert [product.kept is earlier for product, earlier in zip(products, before, strict=True)] == [True, False]
+    forget_products()
     anew = mi.MaskInverter(mi.Clip("anew", OpenClipViT(clip.model.visual), clip.model), layers=2)
     assert torch.equal(found.embeddings, anew.invert(anew.encode(image), masks).embeddings)
 

@@ -3,9 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...explain.base import LayerMap
 from ...geometry import Geometry
@@ -44,13 +45,17 @@ class Tower(ABC):
     patch_size: tuple[int, int]
     image_size: tuple[int, int]
     prefix: int
-    blocks: Sequence[nn.Module]
+    blocks: Sequence[Any]
     width_out: int
     projection: Tensor
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str
     keeps_states: bool = False
+
+    @abstractmethod
+    def __init__(self, model: Any):
+        """Of a model that it `reads`. Raises ModelError, which says why, for one that cannot be used."""
 
     @staticmethod
     @abstractmethod
@@ -87,7 +92,8 @@ class Tower(ABC):
         The returned tensors are at least float32, on the model's device.
         """
         pixels = pixels.to(self.device, self.dtype)
-        grid = tuple(side // patch for side, patch in zip(pixels.shape[-2:], self.patch_size, strict=True))
+        height, width = pixels.shape[-2:]
+        grid = height // self.patch_size[0], width // self.patch_size[1]
         tokens = self.enter(pixels, grid)
         maps, states = [], []
         for index, block in enumerate(self.blocks):
@@ -105,7 +111,7 @@ class Tower(ABC):
         """The tokens [1, N, d] that enter the first block."""
 
     @abstractmethod
-    def run_block(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
+    def run_block(self, block: Any, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
         """The tokens after the block, and its map if that is wanted."""
 
     @abstractmethod
@@ -115,8 +121,10 @@ class Tower(ABC):
 
 FAMILIES: list[type[Tower]] = []
 
+Family = TypeVar("Family", bound=Tower)
 
-def family(tower: type[Tower]) -> type[Tower]:
+
+def family(tower: type[Family]) -> type[Family]:
     """Registers a tower. No two of them read the same model."""
     FAMILIES.append(tower)
     return tower

@@ -1,5 +1,7 @@
 """open_clip's own VisionTransformer: OpenAI, LAION, DataComp, DFN and MetaCLIP weights, and CoCa."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
@@ -47,7 +49,7 @@ class OpenClipViT(Tower):
     def reads_config(vision: dict) -> bool:
         return not vision.get("timm_model_name") and isinstance(vision.get("layers", 12), int)
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Any):
         visual = getattr(model, "visual", model)
         check_supported(visual)
         self.visual = visual
@@ -70,7 +72,7 @@ class OpenClipViT(Tower):
         tokens = torch.cat([visual.class_embedding.expand(1, 1, -1).to(patches.dtype), patches], dim=1)
         return visual.ln_pre(tokens + positions(visual.positional_embedding[None], grid, visual.grid_size, 1).to(tokens.dtype))
 
-    def run_block(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
+    def run_block(self, block: Any, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
         if not wanted or self.visual.attn_pool is not None:
             after = block(tokens) if is_a(block, CUSTOM) else pass_through(block, tokens)
             return after, self.read_pooler(at_least_float32(after[0])) if wanted else None
@@ -115,7 +117,7 @@ class OpenClipViT(Tower):
         return PoolerMap(v.transpose(0, 1), [*chain, Linear(projection.T)], identity, self.prefix)
 
 
-def attend(block: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
+def attend(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """The tokens [1, N, d] after a block's attention, and the values [1, h, N, d_h] that it mixed.
 
     In its parts: torch.nn.MultiheadAttention does all in one piece, whose linear layers `matmul.fast_linears` does not reach.
@@ -129,16 +131,17 @@ def attend(block: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
     return tokens + block.ls_1(mixed), v
 
 
-def pass_through(block: nn.Module, tokens: Tensor) -> Tensor:
+def pass_through(block: Any, tokens: Tensor) -> Tensor:
     """What the block makes of tokens [1, N, d]."""
     y, _ = attend(block, tokens)
     return y + block.ls_2(block.mlp(block.ln_2(y)))
 
 
-def read_block(block: nn.Module, tokens: Tensor) -> Block:
+def read_block(block: Any, tokens: Tensor) -> Block:
     """What the map needs of a block that takes `tokens` [1, N, d]; at least in float32."""
     y, values = attend(block, tokens)
     scale_1, scale_2 = layer_scale(block.ls_1), layer_scale(block.ls_2)
+    weight, bias = read_linear(block.mlp.c_proj)
     return Block(
         values=at_least_float32(values[0]).transpose(0, 1),
         after_attention=at_least_float32(y[0]),
@@ -146,12 +149,12 @@ def read_block(block: nn.Module, tokens: Tensor) -> Block:
         norm=read_norm(block.ln_2),
         expand=read_linear(block.mlp.c_fc),
         activation=read_activation(block.mlp.gelu),
-        contract=tuple(scaled_rows(scale_2, part) for part in read_linear(block.mlp.c_proj)),
+        contract=(scaled_rows(scale_2, weight), None if bias is None else scaled_rows(scale_2, bias)),
         folded=product_of(block),
     )
 
 
-def read_custom_block(block: nn.Module, tokens: Tensor, head: Head) -> ChainMap:
+def read_custom_block(block: Any, tokens: Tensor, head: Head) -> ChainMap:
     """The map of a block with norms in further places (query and key, after the attention, inside the MLP)."""
     attention, x = block.attn, at_least_float32(tokens[0])
     _, entering = linearise_all([block.ln_1], x)
@@ -172,7 +175,7 @@ def read_custom_block(block: nn.Module, tokens: Tensor, head: Head) -> ChainMap:
     return ChainMap(v, [*chain, *after, Residual(inside)], y + out, head, OpenClipViT.prefix)
 
 
-def check_supported(visual: nn.Module) -> None:
+def check_supported(visual: Any) -> None:
     """Raises ModelError, which says why this vision model cannot be used."""
     if getattr(visual, "attn_pool_contrastive", None) is not None:
         raise ModelError(f"this model pools in two stages ({visual.attn_pool_type}), which is not supported: use a plain CoCa")

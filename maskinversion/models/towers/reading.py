@@ -3,7 +3,12 @@
 What computes something else than its class says, since it is wrapped, quantised, parametrised or carries an adapter, is of another
 class. So modules are known by their very class, and what is not known is refused. The libraries that they come from are not
 imported for that.
+
+Their modules are typed `Any`: torch types whatever a module has as `Tensor | Module`, and here the very class is checked.
 """
+
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +41,7 @@ def is_a(module: object, *classes: type | str) -> bool:
     return type(module) in classes or name_of(module) in classes
 
 
-def expect(module: nn.Module, *classes: type | str) -> None:
+def expect(module: object, *classes: type | str) -> None:
     """Raises ModelError for a module of none of these classes."""
     if not is_a(module, *classes):
         raise ModelError(f"this model has a {type(module).__name__} in its blocks, which is not supported: {USE}")
@@ -47,19 +52,19 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def read_linear(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
+def read_linear(layer: Any) -> tuple[Tensor, Tensor | None]:
     """Weight [out, in] and bias [out]. Raises ModelError for anything but a linear layer."""
     expect(layer, *LINEARS)
     return at_least_float32(layer.weight), None if layer.bias is None else at_least_float32(layer.bias)
 
 
-def read_activation(module: nn.Module) -> nn.Module:
+def read_activation(module: Any) -> Any:
     """The module itself. Raises ModelError for one that is not known to work element by element."""
     expect(module, *ACTIVATIONS)
     return module
 
 
-def read_norm(norm: nn.Module) -> Norm:
+def read_norm(norm: Any) -> Norm:
     """Raises ModelError for anything but a layer norm."""
     if not is_a(norm, *NORMS):
         raise ModelError(f"this model's norm is {type(norm).__name__}, which is not supported: {USE}")
@@ -67,7 +72,7 @@ def read_norm(norm: nn.Module) -> Norm:
     return Norm(weight, torch.zeros_like(weight) if norm.bias is None else at_least_float32(norm.bias), norm.eps)
 
 
-def layer_scale(module: nn.Module) -> Tensor | None:
+def layer_scale(module: Any) -> Tensor | None:
     """Its factors [d]; None for the identity, which stands where a model has none. Raises ModelError for anything else."""
     if is_a(module, nn.Identity):
         return None
@@ -86,14 +91,14 @@ def positions(embedding: Tensor, grid: tuple[int, int], native: tuple[int, int],
     """The position embedding [1, prefix + P, d] for another grid of patches, on a copy, as the published package does it."""
     if grid == tuple(native):
         return embedding
-    from timm.layers import resample_abs_pos_embed
+    from timm.layers.pos_embed import resample_abs_pos_embed
 
     return resample_abs_pos_embed(
         embedding, new_size=list(grid), old_size=list(native), num_prefix_tokens=prefix, interpolation="bicubic", antialias=True
     )
 
 
-def linearise(module: nn.Module, x: Tensor) -> tuple[list[LinearizedLayer], Tensor]:
+def linearise(module: Any, x: Tensor) -> tuple[Sequence[LinearizedLayer], Tensor]:
     """A token-wise module at x [N, width]: its derivative as a chain of linearised layers, and its output, at x's precision.
 
     Raises ModelError for a module that it does not know.
@@ -108,16 +113,17 @@ def linearise(module: nn.Module, x: Tensor) -> tuple[list[LinearizedLayer], Tens
         normal, inverse = norm.normalised(x)
         return [NormSlope(norm.weight, normal, inverse)], normal * norm.weight + norm.bias
     if is_a(module, *LAYER_SCALES):
-        gamma = layer_scale(module)
+        gamma = at_least_float32(module.gamma)
         return [Slope(gamma)], x * gamma
     if is_a(module, nn.Sequential):
-        return linearise_all(list(module), x)
+        return linearise_all(module, x)
     if is_a(module, "timm.Mlp"):
         return linearise_all([module.fc1, module.act, module.norm, module.fc2], x)
     if is_a(module, "timm.SwiGLU"):
-        gate, value = (linearise(layer, x) for layer in (module.fc1_g, module.fc1_x))
-        weight = torch.cat([gate[0][0].weight, value[0][0].weight])
-        chain, product = linearise_gate(module.act, gate[1], value[1])
+        layers = (module.fc1_g, module.fc1_x)
+        weight = torch.cat([read_linear(layer)[0] for layer in layers])
+        gate, value = (linearise(layer, x)[1] for layer in layers)
+        chain, product = linearise_gate(module.act, gate, value)
         rest, out = linearise_all([module.norm, module.fc2], product)
         return [Linear(weight), *chain, *rest], out
     if is_a(module, "timm.GluMlp") and not module.gate_last:
@@ -129,7 +135,7 @@ def linearise(module: nn.Module, x: Tensor) -> tuple[list[LinearizedLayer], Tens
     return [Slope(slope)], value
 
 
-def linearise_all(modules: list[nn.Module], x: Tensor) -> tuple[list[LinearizedLayer], Tensor]:
+def linearise_all(modules: Iterable[Any], x: Tensor) -> tuple[Sequence[LinearizedLayer], Tensor]:
     chain: list[LinearizedLayer] = []
     for module in modules:
         more, x = linearise(module, x)
@@ -137,7 +143,7 @@ def linearise_all(modules: list[nn.Module], x: Tensor) -> tuple[list[LinearizedL
     return chain, x
 
 
-def linearise_gate(activation: nn.Module, gate: Tensor, value: Tensor) -> tuple[list[LinearizedLayer], Tensor]:
+def linearise_gate(activation: Any, gate: Tensor, value: Tensor) -> tuple[Sequence[LinearizedLayer], Tensor]:
     """act(gate) * value, of the concatenation of gate and value."""
     active, slope = value_and_slope(read_activation(activation), gate)
     return [Slope(torch.cat([slope * value, active], -1)), AddHalves()], active * value

@@ -1,6 +1,8 @@
 """open_clip models with an image side from timm: SigLIP and SigLIP 2 (pooled with attention), EVA-02-CLIP, plain ViTs."""
 
+from collections.abc import Sequence
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +42,7 @@ class TimmViT(Tower):
     def reads_config(vision: dict) -> bool:
         return (vision.get("timm_model_name") or "").startswith(NAMES)
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Any):
         visual = getattr(model, "visual", model)
         check_supported(visual)
         trunk = visual.trunk
@@ -73,7 +75,7 @@ class TimmViT(Tower):
         tokens = torch.cat([*first, patches], dim=1)
         return part(trunk, "norm_pre")(tokens if position is None else tokens + position)
 
-    def run_block(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
+    def run_block(self, block: Any, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
         rope = None
         if getattr(self.trunk, "rope", None) is not None:
             rope = self.rope_for(grid)
@@ -92,7 +94,7 @@ class TimmViT(Tower):
         rope = self.trunk.rope
         if grid != tuple(self.trunk.patch_embed.grid_size):
             if not hasattr(rope, "update_feat_shape"):  # older timm
-                from timm.layers import build_rotary_pos_embed
+                from timm.layers.pos_embed_sincos import build_rotary_pos_embed
 
                 options = {"dim": rope.dim, "in_pixels": rope.in_pixels, "ref_feat_shape": rope.ref_feat_shape}
                 return torch.cat(build_rotary_pos_embed(list(grid), **options), -1).to(self.device)
@@ -100,7 +102,7 @@ class TimmViT(Tower):
             rope.update_feat_shape(list(grid))
         return rope.get_embed(shape=list(grid)).to(self.device)
 
-    def read_block(self, block: nn.Module, tokens: Tensor, rope: Tensor | None) -> LayerMap:
+    def read_block(self, block: Any, tokens: Tensor, rope: Tensor | None) -> LayerMap:
         """The map of a block that takes `tokens` [N, d]."""
         attention = block.attn
         before, after = (block.norm1, block.norm2), (NONE, NONE)
@@ -110,7 +112,7 @@ class TimmViT(Tower):
         q, k, v = (t.unflatten(-1, (attention.num_heads, -1)) for t in query_key_value(attention, entering))
         q, k = (linearise(part(attention, norm), t)[1].transpose(0, 1) for norm, t in (("q_norm", q), ("k_norm", k)))
         if rope is not None:
-            from timm.layers import apply_rot_embed_cat
+            from timm.layers.pos_embed_sincos import apply_rot_embed_cat
 
             keep, rope = attention.num_prefix_tokens, at_least_float32(rope)
             half = {"half": True} if getattr(attention, "rotate_half", False) else {}
@@ -149,27 +151,30 @@ class TimmViT(Tower):
         return PoolerMap(v, [*chain, Residual(inside), *last], cosine_slope(feature[0]), len(tokens) - patches)
 
 
-def part(module: nn.Module, name: str) -> nn.Module:
+def part(module: Any, name: str) -> Any:
     """A norm or scale that not every model has, nor every version of timm."""
     return getattr(module, name, NONE)
 
 
-def query_key_value(attention: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def query_key_value(attention: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of tokens [N, d], each [N, h * d_h]."""
     if attention.qkv is None:  # EVA-02: no bias on the key
-        return tuple(linearise(layer, tokens)[1] for layer in (attention.q_proj, attention.k_proj, attention.v_proj))
+        q, k, v = (linearise(layer, tokens)[1] for layer in (attention.q_proj, attention.k_proj, attention.v_proj))
+        return q, k, v
     bias = attention.qkv.bias
     if getattr(attention, "q_bias", None) is not None:
         bias = torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
-    return linear(tokens, at_least_float32(attention.qkv.weight), None if bias is None else at_least_float32(bias)).chunk(3, -1)
+    bias = None if bias is None else at_least_float32(bias)
+    q, k, v = linear(tokens, at_least_float32(attention.qkv.weight), bias).chunk(3, -1)
+    return q, k, v
 
 
-def scaled(chain: list[LinearizedLayer], out: Tensor, gamma: Tensor | None) -> tuple[list[LinearizedLayer], Tensor]:
+def scaled(chain: Sequence[LinearizedLayer], out: Tensor, gamma: Tensor | None) -> tuple[Sequence[LinearizedLayer], Tensor]:
     """After a LayerScale [d] that is a bare parameter of the block."""
     return (chain, out) if gamma is None else ([*chain, Slope(at_least_float32(gamma))], out * at_least_float32(gamma))
 
 
-def check_supported(visual: nn.Module) -> None:
+def check_supported(visual: Any) -> None:
     """Raises ModelError, which says why this vision model cannot be used."""
     trunk = visual.trunk
     use = "use a ViT such as ViT-B-16 or ViT-B-16-SigLIP"
@@ -182,7 +187,7 @@ def check_supported(visual: nn.Module) -> None:
             raise ModelError(f"this model's attention is {type(block.attn).__name__}, which is not supported: {use}")
         if getattr(block.attn, "gate", None) is not None:
             raise ModelError(f"this model gates its attention, which is not supported: {use}")
-    pooler = getattr(trunk, "attn_pool", None)
+    pooler: Any = getattr(trunk, "attn_pool", None)
     usual = is_a(pooler, "timm.AttentionPoolLatent") and pooler.latent_len == 1 and pooler.pos_embed is None
     if pooler is not None and not usual:
         raise ModelError(f"this model's pooler is a {type(pooler).__name__} of another kind than SigLIP's: {use}")

@@ -3,6 +3,8 @@
 Neither library is imported: their modules are recognised by the name of their class, and read by the names of their parts.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,7 +36,7 @@ class TransformersViT(Tower):
     Raises ModelError for a model without an image-text space.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Any):
         names = {kind.__name__ for kind in type(model).__mro__}
         vision = getattr(model, "vision_model", model)
         projection, pooler = getattr(model, "visual_projection", None), getattr(vision, "head", None)
@@ -47,7 +49,7 @@ class TransformersViT(Tower):
     def reads(model: object) -> bool:
         return any(kind.__module__.startswith("transformers.models.") for kind in type(model).__mro__)
 
-    def read(self, vision: nn.Module, projection: nn.Module | None, pooler: nn.Module | None) -> None:
+    def read(self, vision: Any, projection: Any, pooler: Any) -> None:
         """Take the parts; without a projection and a pooler the embedding is the mean of the tokens after the last norm."""
         self.vision, self.visual_projection, self.pooler = vision, projection, pooler
         embeddings = vision.embeddings
@@ -82,7 +84,7 @@ class TransformersViT(Tower):
         tokens = tokens + positions(table[None], grid, self.native_grid, self.prefix)
         return self.vision.pre_layrnorm(tokens) if self.prefix else tokens
 
-    def run_block(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
+    def run_block(self, block: Any, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
         attention, mlp = block.self_attn, block.mlp
         heads = attention.num_heads if hasattr(attention, "num_heads") else attention.heads
         activation = mlp.activation_fn if hasattr(mlp, "activation_fn") else mlp.activation
@@ -114,7 +116,7 @@ class TransformersViT(Tower):
         found = BlockMap(read, Head(norm_like(self.vision.post_layernorm, y), projection), self.prefix)
         return found.leaving[None].to(tokens.dtype), found
 
-    def check_readable(self, *layers: nn.Module) -> None:
+    def check_readable(self, *layers: Any) -> None:
         """Raises ModelError for layers that may compute something else than their weights say."""
         for layer in layers:
             expect(layer, *LINEARS, *NORMS)
@@ -157,9 +159,7 @@ class NativeClipVision(TransformersViT):
     Raises ModelError for DINO.
     """
 
-    dtype = torch.float32
-
-    def __init__(self, model: object):
+    def __init__(self, model: Any):
         vision = getattr(model.model, "vision_model", None)
         if vision is None:
             raise ModelError(no_space(model.model_type, model.model))
@@ -177,11 +177,15 @@ class NativeClipVision(TransformersViT):
     def device(self) -> torch.device:
         return self.source.load_device
 
-    def check_readable(self, *layers: nn.Module) -> None:
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32
+
+    def check_readable(self, *layers: Any) -> None:
         """ComfyUI has classes of its own, several for the same layer, which differ in how the weights are kept and cast."""
 
 
-def no_space(name: str, vision: nn.Module) -> str:
+def no_space(name: str, vision: object) -> str:
     """Why a model has no embedding in an image-text space, and what to use."""
     if "dino" in name.lower():
         return (
