@@ -33,6 +33,8 @@ def memory_advice(what: str, advice: str) -> Iterator[None]:
     """Turns an out-of-memory error, of any device, into a MemoryLimitError that says for what, and what to change."""
     try:
         yield
+    except MemoryLimitError:  # which has better advice
+        raise
     except (MemoryError, RuntimeError) as error:
         words = str(error).lower()
         by_class = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, on any device

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..drawing.plots import pyplot
 from ..errors import InputError, MaskInversionError
+from ..files import written_whole
 
 METHODS = ("forward", "exact", "fast", "explicit_decomposition", "shared_autograd", "reference")
 LAST_LAYER_ONLY = ("explicit_decomposition", "shared_autograd")
@@ -39,6 +40,13 @@ class Settings:
     methods: tuple[str, ...] = METHODS
     reference: Path | None = None
     slow_masks: int = 10  # the most masks that the baselines by autograd are measured with
+
+    def __post_init__(self):
+        for what in ("size", "masks", "iterations", "layers"):
+            if wrong := [value for value in getattr(self, what) if value < 1]:
+                raise InputError(f"{what} is {wrong[0]}; it must be at least 1")
+        if self.repeats < 1:
+            raise InputError(f"repeats is {self.repeats}; it must be at least 1")
 
 
 class SlowerError(MaskInversionError):
@@ -71,9 +79,13 @@ def described(case: dict) -> str:
 
 
 def cases(settings: Settings) -> list[dict]:
-    """Every case of a sweep. Raises InputError for settings that cannot be measured."""
+    """Every case of a sweep. Raises InputError for settings that cannot be measured, ModelError for a model that is not known."""
     import torch
 
+    from ..models.loading import check_architecture
+
+    for model in settings.model:
+        check_architecture(model)
     unknown = set(settings.methods) - set(METHODS)
     if unknown:
         raise InputError(f"there is no method {', '.join(unknown)}; there are {', '.join(METHODS)}")
@@ -214,7 +226,7 @@ def plot_steps(rows: list[dict], path: Path) -> None:
 def read(path: Path) -> list[dict]:
     """The measurements in a bench.json. Raises InputError for another file."""
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
         groups(rows, *SETTING, "masks", "method", "seconds", "floor")  # each has these
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path} is not a bench.json ({error})") from error
@@ -222,8 +234,9 @@ def read(path: Path) -> list[dict]:
 
 
 def write(rows: list[dict], out: Path) -> None:
-    (out / "bench.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    (out / "bench.md").write_text(tables(rows), encoding="utf-8")
+    for name, text in (("bench.json", json.dumps(rows, indent=1) + "\n"), ("bench.md", tables(rows))):
+        with written_whole(out / name) as path:
+            path.write_text(text, encoding="utf-8")
 
 
 def run(settings: Settings, out: Path) -> None:

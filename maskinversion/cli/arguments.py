@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..files import written_whole
 from ..settings import READINGS, InversionSettings
 
 if TYPE_CHECKING:
@@ -43,7 +44,20 @@ def add_masks(command: argparse.ArgumentParser, required: bool = False) -> None:
 
 
 def label_ids(text: str) -> list[int] | str:
-    return text if text == "all" else [int(number) for number in text.split(",")]
+    try:
+        return text if text == "all" else [int(number) for number in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither 'all' nor numbers such as 1,15") from error
+
+
+def at_least_one(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from error
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"it is {number}; it must be at least 1")
+    return number
 
 
 def make_inverter(args: argparse.Namespace) -> MaskInverter:
@@ -89,11 +103,11 @@ def save_overlays(image: object, masks: Iterable[Tensor], tokens: LocalizedToken
     from ..geometry import resize
     from ..pictures import as_pixels
 
-    out.mkdir(parents=True, exist_ok=True)
     pixels = as_pixels(image)[0].permute(1, 2, 0)
     paths = []
     for i, (heat, mask) in enumerate(zip(tokens.maps_for(), masks, strict=True)):
         painted = overlay(pixels, heat.cpu(), resize(mask[None, None], tuple(pixels.shape[:2]), "bilinear")[0, 0])
         paths.append(out / f"overlay-{i}.png")
-        Image.fromarray((painted * 255).round().byte().numpy()).save(paths[-1])
+        with written_whole(paths[-1]) as path:
+            Image.fromarray((painted * 255).round().byte().numpy()).save(path)
     return paths

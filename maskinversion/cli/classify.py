@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..files import check_file
 from ..tasks.phrases import CLASS_TEMPLATE, NAMES, TEMPLATES
-from .arguments import add_inversion, add_masks, add_model, invert_files, make_inverter, saved_tokens
+from .arguments import add_inversion, add_masks, add_model, at_least_one, invert_files, make_inverter, saved_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         help=f"what a phrase is put into (default: {CLASS_TEMPLATE!r}); several are averaged; or one of {', '.join(TEMPLATES)}",
     )
-    parser.add_argument("--top", type=int, default=5, help="how many phrases to print for each region (default: %(default)s)")
+    parser.add_argument(
+        "--top", type=at_least_one, default=5, help="phrases to print of each region (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_model(parser)
     add_inversion(parser)
@@ -39,10 +42,7 @@ def run(args: argparse.Namespace) -> None:
 
     phrases = list(args.phrase or [])
     if args.phrases:
-        try:
-            phrases += args.phrases.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"the phrases could not be read from {args.phrases} ({error})") from error
+        phrases += lines_of(args.phrases)
     if args.list or (not phrases and args.clip == "bundled"):
         phrases += NAMES[args.list or "bundled"]()
     inverter = make_inverter(args)
@@ -53,6 +53,17 @@ def run(args: argparse.Namespace) -> None:
         check_made_with([tokens], inverter.clip, "give that one as --clip", what=f"{args.image} was")
     templates = [template for given in args.template or [CLASS_TEMPLATE] for template in TEMPLATES.get(given, [given])]
     print_classification(tokens.embeddings, inverter.clip, phrases, templates, args.top, args.json)
+
+
+def lines_of(path: Path) -> list[str]:
+    """Of a text file in UTF-8, with a byte order mark or without."""
+    try:
+        check_file(path)
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"the phrases could not be read from {path}: save it as text in UTF-8 ({error})") from error
+    except (OSError, InputError) as error:
+        raise InputError(f"the phrases could not be read: {error}") from error
 
 
 def print_classification(

@@ -2,12 +2,14 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from reprlib import repr as shown
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError, ModelError
+from ..pictures import warn
 from .towers import Tower
 
 
@@ -17,9 +19,11 @@ class Clip:
     name: where it came from, such as "ViT-B-16/openai". tower: its image side. model, tokenizer: the whole of it; a model
     with an image side only, or with texts of an unknown vocabulary, comes without a tokenizer. fingerprint: of its image
     projection, the same for the same weights at any precision down to float16.
+
+    tokenizer: as open_clip's, texts to numbers [T, L], of which L is the model's context or a given `context_length`.
     """
 
-    def __init__(self, name: str, tower: Tower, model: Any, tokenizer: Callable[[list[str]], Tensor] | None = None):
+    def __init__(self, name: str, tower: Tower, model: Any, tokenizer: Callable[..., Tensor] | None = None):
         self.name = name
         self.tower = tower
         self.model = model
@@ -41,12 +45,41 @@ class Clip:
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Unnormalised embeddings [T, D], float32, of T texts.
+        """Unnormalised embeddings [T, D], float32, of T texts. Warns of those that are longer than the model reads.
 
-        Raises InputError when `texts` is one string or empty, ModelError without a tokenizer.
+        Raises InputError when `texts` is one string or empty, or one of them is no text, ModelError without a tokenizer.
         """
         if self.tokenizer is None:
             raise ModelError(f"{self.name} came without a tokenizer, so it cannot read text: load it by its open_clip name instead")
         if isinstance(texts, str) or not texts:
             raise InputError("texts must be a list with at least one phrase, such as ['a photo of a cat']")
-        return self.model.encode_text(self.tokenizer(list(texts)).to(self.device)).float()
+        for text in texts:
+            check_text(text)
+        numbers = self.tokenizer(list(texts))
+        self.warn_of_cut(texts, numbers, self.tokenizer)
+        return self.model.encode_text(numbers.to(self.device)).float()
+
+    def warn_of_cut(self, texts: Sequence[str], numbers: Tensor, tokenizer: Callable[..., Tensor]) -> None:
+        """Warns where the numbers [T, L] of texts have their beginnings only, which every tokenizer does without a word."""
+        length = numbers.shape[1]
+        # A number stands for a byte or more, beside one or two for the ends.
+        long = [index for index, text in enumerate(texts) if len(text.encode()) + 2 > length]
+        if not long:
+            return
+        whole = tokenizer([texts[index] for index in long] + [""], context_length=2 * length)[:, :length]
+        *differ, always = (whole != torch.cat([numbers[long], tokenizer([""])])).any(1).tolist()
+        cut = [texts[index] for index, differs in zip(long, differ) if differs]
+        if cut and not always:  # a tokenizer that writes at the end of every row cannot be compared
+            many = f"{len(cut)} of {len(texts)} texts are" if len(cut) > 1 else "a text is"
+            warn(f"{many} longer than {self.name} reads, and what is beyond {length} tokens is left out: {shown(cut[0])}")
+
+
+def check_text(text: object) -> None:
+    """Raises InputError for what is not a text in Unicode, such as bytes of another encoding given on the command line."""
+    refused = f"{shown(text)} is not a text, or not in Unicode: give phrases in UTF-8"
+    if not isinstance(text, str):
+        raise InputError(refused)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(refused) from error

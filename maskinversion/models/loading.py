@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..bundled import BUNDLED
-from ..errors import ModelError, first_line
+from ..errors import InputError, ModelError, first_line
 from .clip import Clip
 from .folder import CONFIG, from_folder, weights_in
 from .towers import tower_of
@@ -38,12 +38,13 @@ def load_clip(
         `CLIPVisionModelWithProjection` or `SiglipVisionModel`, or a ComfyUI `ClipVisionModel`.
     device: where it runs; None picks CUDA, then MPS, then the CPU. dtype: of the weights.
 
-    Raises ModelError when the source is unknown (with the closest names), unreadable, or not a ViT.
+    Raises ModelError when the source is unknown (with the closest names), unreadable, or not a ViT, InputError for a device that is
+    not here.
     """
     if not isinstance(source, (str, Path)):
         return live_clip(source)
     source = str(source)
-    device = torch.device(device) if device is not None else best_device()
+    device = usable_device(device)
     name, architecture, weights = resolve(source, model)
     try:
         if isinstance(architecture, Path):
@@ -89,8 +90,8 @@ class LazyTokenizer:
                 f"({first_line(error)}). Load it once with internet; regions can be inverted without it"
             ) from error
 
-    def __call__(self, texts: list[str]) -> Tensor:
-        return self.tokenizer(texts)
+    def __call__(self, texts: list[str], **options: int) -> Tensor:
+        return self.tokenizer(texts, **options)
 
 
 def live_clip(model: Any) -> Clip:
@@ -163,6 +164,20 @@ def explain(error: RuntimeError, source: str, architecture: str | Path, weights:
             f"already have, with model={architecture!r}"
         )
     return f"{source} could not be loaded: {first}"
+
+
+def usable_device(device: str | torch.device | None) -> torch.device:
+    """A device, the best one where None is given. Raises InputError for one that is not here."""
+    if device is None:
+        return best_device()
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found).tolist()
+    except Exception as error:  # each kind of device has its own
+        raise InputError(
+            f"the device {str(device)!r} cannot be used here ({first_line(error)}): give cpu, or none for {best_device()}"
+        ) from error
+    return found
 
 
 def best_device() -> torch.device:

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from reprlib import repr as shown
 from weakref import WeakKeyDictionary
 
 import torch
@@ -10,11 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
-from ..models.clip import Clip
+from ..models.clip import Clip, check_text
+from ..pictures import warn
 from .phrases import CLASS_TEMPLATE
 
 BATCH = 256  # texts at a time
 KEPT = 20_000  # phrases of a CLIP whose embeddings are remembered
+
+COMMAS = ",;\uff0c\uff1b\u3001"  # also those of Chinese and Japanese
 
 remembered: WeakKeyDictionary[Clip, OrderedDict[tuple, Tensor]] = WeakKeyDictionary()
 
@@ -46,8 +50,25 @@ def classify(
     """Compare embeddings [M, D], such as `LocalizedTokens.embeddings`, with phrases put into `template` in place of {}.
 
     template: one, or several whose embeddings are averaged, such as `phrases.TEMPLATES["imagenet-80"]`.
-    Raises InputError for embeddings of another width than the CLIP's, no phrase, or a template without {}.
+    Raises InputError for embeddings of another width than the CLIP's, no phrase, or a template without {}; warns of a single phrase
+    that is probably a list.
     """
+    found = compare(embeddings, clip, phrases, template, callback)
+    if len(found.phrases) == 1 and any(mark in found.phrases[0] for mark in COMMAS):
+        warn(f"there is one phrase, {shown(found.phrases[0])}, so that it gets 100%: if it is a list, give its phrases one a line")
+    return found
+
+
+def compare(
+    embeddings: Tensor,
+    clip: Clip,
+    phrases: Sequence[str],
+    template: str | Sequence[str],
+    callback: Callback | None = None,
+) -> Classification:
+    """As `classify`, also where one phrase is all there should be."""
+    for phrase in phrases:
+        check_text(phrase)
     phrases = [phrase.strip() for phrase in phrases if phrase.strip()]
     if embeddings.shape[-1] != clip.tower.width_out:
         raise InputError(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..models.clip import Clip
 from ..packages import require
-from .classify import classify
+from .classify import compare
 from .phrases import EXPRESSION_TEMPLATE
 
 
@@ -35,7 +35,7 @@ def refer(
         otherwise each phrase takes its nearest region, and each region its nearest phrase.
     Raises InputError as `classify`, and PackageError when a one-to-one assignment is asked for without scipy.
     """
-    found = classify(embeddings, clip, phrases, template)
+    found = compare(embeddings, clip, phrases, template)
     similarities = found.similarities.cpu()
     if not one_to_one:
         return Reference(found.phrases, similarities, similarities.argmax(0).tolist(), similarities.argmax(1).tolist())

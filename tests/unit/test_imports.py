@@ -94,5 +94,5 @@ def test_every_command_has_help(line, capsys):
 
 def test_the_module_is_the_command():
     done = python("-m", "maskinversion", "--help")
-    assert not done.returncode and done.stdout.startswith("usage: maskinversion [-h] COMMAND")
-    assert python("-m", "maskinversion", "nonsense").returncode == 2
+    assert not done.returncode and done.stdout.startswith("usage: maskinversion [-h] [--debug] COMMAND")
+    assert python("-m", "maskinversion", "nonsense").returncode == 1
