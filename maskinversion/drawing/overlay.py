@@ -36,9 +36,14 @@ def coloured(heat: Tensor) -> Tensor:
     return table[below] * (1 - weight) + table[below + 1] * weight
 
 
-def outline(mask: Tensor) -> Tensor:
-    """The border [h, w] of a mask [h, w], just outside of it, about 1/150 of the shorter side wide: 1 there, else 0."""
-    width = max(1, min(mask.shape) // 150)
+def outline_width(mask: Tensor) -> int:
+    """About 1/150 of the shorter side of a mask [h, w]."""
+    return max(1, min(mask.shape) // 150)
+
+
+def outline(mask: Tensor, width: int | None = None) -> Tensor:
+    """The border [h, w] of a mask [h, w], just outside of it: 1 there, else 0. width: None is `outline_width`."""
+    width = width or outline_width(mask)
     inside = mask >= 0.5
     grown = inside
     for dim in (0, 1):
