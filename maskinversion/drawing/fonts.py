@@ -8,6 +8,7 @@ from functools import cache, lru_cache
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from PIL import ImageFont
 
@@ -98,7 +99,7 @@ def found(name: str) -> str | None:
 
 
 @lru_cache(maxsize=128)
-def opened(path: str | None, size: int) -> ImageFont.FreeTypeFont:
+def opened(path: str | None, size: int) -> Any:  # a FreeTypeFont, or Pillow's plain one where it has no FreeType
     return ImageFont.load_default(size) if path is None else ImageFont.truetype(path, size)
 
 
