@@ -29,9 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         help=f"what a phrase is put into (default: {CLASS_TEMPLATE!r}); several are averaged; or one of {', '.join(TEMPLATES)}",
     )
-    parser.add_argument(
-        "--top", type=at_least_one, default=5, help="phrases to print of each region (default: %(default)s)"
-    )
+    parser.add_argument("--top", type=at_least_one, default=5, help="phrases to print of each region (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_model(parser)
     add_inversion(parser)
