@@ -42,8 +42,8 @@ def draw_labels(image: Tensor, masks: Tensor, labels: Sequence[str]) -> Tensor:
     pen = ImageDraw.Draw(picture)
     taken: list[Box] = []
     for index, (middle, label) in enumerate(zip(middles, labels, strict=True)):
-        text = fitted(label, picture.size) if middle is not None else None
-        if text is not None:
+        text = fitted(label, picture.size)
+        if middle is not None and text is not None:
             box = place(text.width + 2 * MARGIN, text.height + 2 * MARGIN, middle[0], middle[1], picture.size, taken)
             taken.append(box)
             pen.rectangle(box, colour_of(index))
