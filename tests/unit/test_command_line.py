@@ -277,7 +277,7 @@ def test_a_tokenizer_that_writes_at_the_end_of_every_row_warns_of_nothing():
     clip.tokenizer = ended
     with warnings.catch_warnings():
         warnings.simplefilter("error", mi.InputWarning)
-        clip.warn_of_cut(["a much longer text than it reads"], ended(["a much longer text than it reads"]))
+        clip.warn_of_cut(["a much longer text than it reads"], ended(["a much longer text than it reads"]), ended)
 
 
 def test_long_phrases_are_said_on_the_command_line(files, monkeypatch, capsys):
