@@ -109,7 +109,8 @@ def by_autograd(model, pixels, masks, layers):
 
 def inverted(model, image, masks, size=None, layers=1, dtype=torch.float32):
     clip = mi.load_clip(model)
-    clip.tower.dtype = dtype  # its modules cast their weights to whatever they are given
+    # Its modules cast their weights to whatever they are given.
+    clip.tower.__class__ = type("AtPrecision", (type(clip.tower),), {"dtype": dtype})
     inverter = mi.MaskInverter(clip, iterations=10, lr=0.1, alpha=1.0, layers=layers, image_size=size)
     encoded = inverter.encode(image)
     return clip, encoded, inverter.invert(encoded, masks)
