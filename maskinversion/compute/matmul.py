@@ -1,12 +1,13 @@
-"""Which of a device's matrix products are the fastest: found by timing each once.
+"""Which of a CPU's matrix products are used: chosen once, by a rule, since each rounds in its own way.
 
-On a CPU PyTorch leaves float32 products to the vendor's library (MKL), and uses the oneDNN that it carries for other precisions
-and in compiled models. On some processors oneDNN is the faster one: on an AMD Zen 4, 210 against 160 to 180 GFLOPS for 197 rows,
-and two times as fast for one to ten.
+PyTorch leaves float32 products to the library that it was built with (MKL), and uses the oneDNN that it carries for other precisions
+and in compiled models. On AMD's processors oneDNN is the faster one: on a Zen 4, 210 against 160 to 180 GFLOPS for 197 rows, and two
+times as fast for one to ten. On Intel's neither is: 142 to 164 against 146 to 162 GFLOPS for 197 rows and more on a Xeon of 2.8 GHz.
+
+The variable MASKINVERSION_PRODUCTS, `pytorch` or `onednn`, overrules it, to repeat to the bit what another machine computed.
 """
 
-import time
-from collections.abc import Callable
+import os
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
@@ -16,19 +17,25 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..errors import InputError
+from .processor import has_bfloat16, is_amd
+
 aten = torch.ops.aten
+
+VARIABLE = "MASKINVERSION_PRODUCTS"
+LIBRARIES = ("pytorch", "onednn")
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [..., in] @ weight.T + bias, with weight [out, in], without derivatives."""
-    if x.device.type == "cpu" and x.dtype == torch.float32 and onednn_is_faster():
+    if x.device.type == "cpu" and x.dtype == torch.float32 and uses_onednn():
         return onednn_linear(x, weight, bias)
     return F.linear(x, weight, bias)
 
 
 def fast_linears(device: torch.device) -> AbstractContextManager:
     """Within it, linear layers of any module are computed as `linear` does it; nothing of a module is changed."""
-    return FastLinears() if device.type == "cpu" and onednn_is_faster() else nullcontext()
+    return FastLinears() if device.type == "cpu" and uses_onednn() else nullcontext()
 
 
 class FastLinears(TorchDispatchMode):
@@ -49,30 +56,32 @@ def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
-@cache
-def onednn_is_faster() -> bool:
-    """Than what PyTorch uses for float32 on this CPU; False where it has no oneDNN, or its user has switched that off."""
-    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
-        return False
-    if not torch.backends.mkldnn.enabled:
-        return False
-    x, weight = torch.ones(197, 768), torch.ones(768, 768)
-    return seconds(lambda: onednn_linear(x, weight)) < seconds(lambda: F.linear(x, weight))
+def uses_onednn() -> bool:
+    """Not where the user of PyTorch has switched it off."""
+    return chosen_library() == "onednn" and torch.backends.mkldnn.enabled
 
 
 @cache
-def bfloat16_is_faster(device: torch.device) -> bool:
-    """Than float32, in a product of the usual size: some processors have no arithmetic for it and take a hundred times longer."""
-    float32, bfloat16 = (torch.ones(512, 512, dtype=dtype, device=device) for dtype in (torch.float32, torch.bfloat16))
-    return seconds(lambda: bfloat16 @ bfloat16) < seconds(lambda: float32 @ float32)
+def chosen_library() -> str:
+    """One of LIBRARIES. Raises InputError for a variable that asks for another, or for one that this PyTorch has not."""
+    there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    asked = os.environ.get(VARIABLE)
+    if asked and asked not in LIBRARIES:
+        raise InputError(f"{VARIABLE} is {asked!r}; it must be one of {', '.join(LIBRARIES)}, or not set")
+    if asked == "onednn" and not there:
+        raise InputError(f"{VARIABLE} asks for onednn, which this PyTorch has not: set it to pytorch")
+    return asked or ("onednn" if there and torch.backends.mkl.is_available() and is_amd() else "pytorch")
 
 
-def seconds(product: Callable[[], Tensor]) -> float:
-    """What a product takes at its quickest."""
-    taken = []
-    with torch.inference_mode():
-        for _ in range(5):
-            start = time.perf_counter()
-            product()[0, 0].item()
-            taken.append(time.perf_counter() - start)
-    return min(taken)
+def arithmetic(device: torch.device) -> dict[str, str | int]:
+    """All that decides how results are rounded on a device: with the same of it, the same input gives the same bits."""
+    if device.type == "cuda":
+        return {"torch": torch.__version__, "processor": torch.cuda.get_device_name(device)}
+    if device.type != "cpu":
+        return {"torch": torch.__version__, "processor": device.type}
+    return {
+        "torch": torch.__version__,
+        "processor": f"cpu {torch.backends.cpu.get_cpu_capability()}{' bfloat16' if has_bfloat16(device) else ''}",
+        "products": "onednn" if uses_onednn() else "pytorch",
+        "threads": torch.get_num_threads(),
+    }

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..compute.buffers import Buffers, sliced
-from ..compute.matmul import bfloat16_is_faster
+from ..compute.processor import has_bfloat16
 from .base import DirectMap, LayerMap
 from .objective import Objective
 from .pooler import PoolerMap
@@ -30,7 +30,7 @@ class Plan:
         self.objective, self.masks = objective, masks
         buffers = Buffers.of(start.device)
         exact = [layer.with_buffers(buffers) for layer in maps]
-        lowered = precision == "fast" and bfloat16_is_faster(start.device)
+        lowered = precision == "fast" and has_bfloat16(start.device)
         self.maps = [cheapest_form(layer.at_precision(torch.bfloat16) if lowered else layer, masks, iterations) for layer in exact]
         self.chunk = buffers.chunk_bytes // max(layer.cotangent_bytes for layer in self.maps)
         self.part = buffers.cache_bytes // sum(layer.relevance_bytes for layer in self.maps)

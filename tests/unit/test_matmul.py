@@ -1,4 +1,7 @@
-"""Products by the fastest library: the same numbers, whichever it is, and nothing outside of it changes."""
+"""Products by either library: the same numbers, whichever it is, chosen once, and nothing outside of it changes."""
+
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -6,19 +9,19 @@ import torch.nn.functional as F
 from torch import nn
 
 import maskinversion as mi
-from maskinversion.compute import matmul
+from maskinversion.compute import matmul, processor
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def onednn(monkeypatch):
-    """It is taken, whatever the clock says on this machine."""
+    """It is taken, whatever this machine's processor is."""
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         pytest.skip("this PyTorch has no oneDNN")
     taken = []
     given = matmul.onednn_linear
-    monkeypatch.setattr(matmul, "onednn_is_faster", lambda: True)
+    monkeypatch.setattr(matmul, "chosen_library", lambda: "onednn")
     monkeypatch.setattr(matmul, "onednn_linear", lambda x, *rest: taken.append(x.shape) or given(x, *rest))
     return taken
 
@@ -64,7 +67,7 @@ def test_tokens_do_not_depend_on_who_multiplies(onednn, monkeypatch, bundled, sc
     found = inverter.invert(inverter.encode(scene[0]), scene[1])
     products_of_a_block = 4
     assert len(onednn) > products_of_a_block * len(bundled.tower.blocks)
-    monkeypatch.setattr(matmul, "onednn_is_faster", lambda: False)
+    monkeypatch.setattr(matmul, "chosen_library", lambda: "pytorch")
     onednn.clear()
     expected = inverter.invert(inverter.encode(scene[0]), scene[1])
     assert not onednn
@@ -72,8 +75,51 @@ def test_tokens_do_not_depend_on_who_multiplies(onednn, monkeypatch, bundled, sc
     assert F.cosine_similarity(found.embeddings, expected.embeddings).min() > 1 - 1e-5
 
 
-def test_who_has_switched_onednn_off_does_not_get_it():
-    matmul.onednn_is_faster.cache_clear()
+def test_who_has_switched_onednn_off_does_not_get_it(onednn):
     with torch.backends.mkldnn.flags(enabled=False):
-        assert not matmul.onednn_is_faster()
-    matmul.onednn_is_faster.cache_clear()
+        matmul.linear(torch.randn(1, 7), torch.randn(3, 7))
+    assert not onednn
+
+
+@pytest.mark.parametrize(
+    "maker, expected", [("GenuineIntel", "pytorch"), ("AuthenticAMD", "onednn"), ("HygonGenuine", "onednn"), ("", "pytorch")]
+)
+def test_the_library_is_chosen_by_the_maker_of_the_processor(monkeypatch, maker, expected):
+    if not (torch.backends.mkl.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
+        pytest.skip("this PyTorch has one library only")
+    monkeypatch.delenv(matmul.VARIABLE, raising=False)
+    monkeypatch.setattr(processor, "words", lambda: frozenset([maker]))
+    assert matmul.chosen_library.__wrapped__() == expected
+
+
+def test_this_processor_says_what_it_is():
+    known = {"GenuineIntel", "AuthenticAMD", "HygonGenuine", "asimd", "avx2", "neon"}
+    if sys.platform == "darwin":
+        pytest.skip("PyTorch has one library only on a Mac")
+    assert processor.words() & known
+
+
+@pytest.mark.parametrize("found, expected", [({"avx512f"}, False), ({"avx512_bf16"}, True), ({"amx_bf16"}, True), ({"bf16"}, True)])
+def test_bfloat16_is_used_where_the_processor_has_it(monkeypatch, found, expected):
+    monkeypatch.setattr(processor, "words", lambda: frozenset(found))
+    assert processor.has_bfloat16(CPU) == expected
+
+
+def test_a_variable_overrules_the_choice_and_is_recorded(monkeypatch, bundled, scene):
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        pytest.skip("this PyTorch has no oneDNN")
+    for asked in matmul.LIBRARIES:
+        monkeypatch.setenv(matmul.VARIABLE, asked)
+        chosen = matmul.chosen_library.__wrapped__()
+        assert chosen == asked
+        monkeypatch.setattr(matmul, "chosen_library", lambda chosen=chosen: chosen)
+        inverter = mi.MaskInverter(bundled, iterations=1)
+        found = inverter.invert(inverter.encode(scene[0]), scene[1]).parameters["arithmetic"]
+        assert found["products"] == asked and found["threads"] == torch.get_num_threads() and found["torch"] == torch.__version__
+        monkeypatch.undo()
+
+
+def test_a_variable_with_another_word_is_refused_by_the_command_line(monkeypatch):
+    monkeypatch.setenv(matmul.VARIABLE, "fastest")
+    done = subprocess.run([sys.executable, "-m", "maskinversion", "demo"], capture_output=True, text=True)
+    assert done.returncode == 1 and "MASKINVERSION_PRODUCTS is 'fastest'; it must be one of pytorch, onednn" in done.stderr
