@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .compute.adamw import AdamW
-from .compute.matmul import fast_linears
+from .compute.ambient import settled
+from .compute.matmul import arithmetic, fast_linears
 from .errors import InputError, memory_advice
 from .explain.base import LayerMap
 from .explain.objective import DiceObjective, Objective
@@ -70,7 +71,7 @@ class MaskInverter:
         self.objective = objective
         self.image_size = square_for(self.settings, clip)
 
-    @torch.no_grad()
+    @settled()
     def encode(self, image: object) -> EncodedImage:
         """Run the model once on an image: a file, PIL, or an array or tensor [h, w, 3] of uint8 or of floats in 0..1.
 
@@ -86,7 +87,7 @@ class MaskInverter:
                 layers = tower.encode(canvas.to(tower.device), self.settings.layers)
         return EncodedImage(**vars(layers), geometry=geometry, fingerprint=self.clip.fingerprint)
 
-    @torch.no_grad()
+    @settled()
     def invert(self, encoded: EncodedImage, masks: object, callback: Callback | None = None) -> LocalizedTokens:
         """Learn one token per mask; each is optimised independently of the others.
 
@@ -110,6 +111,7 @@ class MaskInverter:
         warn_of_doubtful(masks, found.maps)
         return found
 
+    @settled()
     def masks_for(self, encoded: EncodedImage, masks: object) -> Tensor:
         """The masks as the model sees them: [M, H, W] float32 in 0..1, on the canvas of the encoded image."""
         geometry = encoded.geometry
@@ -157,7 +159,8 @@ class MaskInverter:
             geometry=encoded.geometry,
             model=self.clip.name,
             fingerprint=self.clip.fingerprint,
-            parameters=asdict(settings) | {"image_size": self.image_size, "loss": self.objective.name},
+            parameters=asdict(settings) | {"image_size": self.image_size, "loss": self.objective.name}
+            | {"arithmetic": arithmetic(start.device)},
         )
 
 

@@ -27,7 +27,8 @@ class LocalizedTokens:
     maps [M, H, W]: the explainability map of each token on the model's canvas, in 0..1, at the last step's loss.
     losses [iterations, M]. iou [M]: of the map and the mask, each cut at half its maximum.
     global_embedding [D]: the model's plain image embedding, where the tokens started from.
-    geometry: how the image became the canvas. model, fingerprint: which CLIP. parameters: of the inverter.
+    geometry: how the image became the canvas. model, fingerprint: which CLIP. parameters: of the inverter, and
+    the `arithmetic` that it was computed with, see `compute.matmul`.
     """
 
     embeddings: Tensor

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..compute.ambient import settled
 from ..errors import InputError, ModelError
 from ..pictures import warn
 from .towers import Tower
@@ -43,7 +44,7 @@ class Clip:
         """What cosine similarities are multiplied with before a softmax, as learnt in training."""
         return float(self.model.logit_scale.detach().exp())
 
-    @torch.no_grad()
+    @settled()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Unnormalised embeddings [T, D], float32, of T texts. Warns of those that are longer than the model reads.
 

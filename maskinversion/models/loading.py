@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..bundled import BUNDLED
+from ..compute.ambient import settled
 from ..errors import InputError, ModelError, first_line
 from .clip import Clip
 from .folder import CONFIG, from_folder, weights_in
@@ -21,6 +22,7 @@ FOLDER = "local-dir:"
 USUAL_VOCABULARY = 49408  # of CLIP's byte pair encoding
 
 
+@settled()
 def load_clip(
     source: object = "bundled",
     model: str | None = None,
