@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from reprlib import repr as shown
 from weakref import WeakKeyDictionary
@@ -10,19 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..compute.ambient import settled
 from ..errors import InputError
 from ..models.clip import Clip, check_text
 from ..pictures import warn
 from .phrases import CLASS_TEMPLATE
 
-BATCH = 256  # texts at a time
+BATCH = 256  # texts of a phrase at a time
 KEPT = 20_000  # phrases of a CLIP whose embeddings are remembered
 
 COMMAS = ",;\uff0c\uff1b\u3001"  # also those of Chinese and Japanese
 
 remembered: WeakKeyDictionary[Clip, OrderedDict[tuple, Tensor]] = WeakKeyDictionary()
 
-Callback = Callable[[int, int], None]  # (texts done, of how many); it may raise to stop
+Callback = Callable[[int, int], None]  # (phrases read, of how many that were not remembered); it may raise to stop
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ def classify(
     return found
 
 
+@settled()
 def compare(
     embeddings: Tensor,
     clip: Clip,
@@ -80,10 +83,12 @@ def compare(
     return Classification(phrases, similarities, (clip.logit_scale * similarities).softmax(-1))
 
 
+@settled()
 def text_embeddings(clip: Clip, phrases: Sequence[str], templates: Sequence[str], callback: Callback | None = None) -> Tensor:
     """Unit embeddings [T, D] on the CLIP's device: of every phrase, in all templates, their unit embeddings averaged.
 
-    They are remembered for as long as the CLIP is in use. Raises InputError for no phrase, or a template without {}.
+    They are remembered for as long as the CLIP is in use. Phrases go through the model one by one, since how many go together
+    decides how products are rounded: so an embedding depends on nothing but its phrase and the templates. Raises InputError for no phrase, or a template without {}.
     """
     if not phrases:
         raise InputError("there is no phrase to choose from: write at least one")
@@ -94,17 +99,15 @@ def text_embeddings(clip: Clip, phrases: Sequence[str], templates: Sequence[str]
             raise InputError(f"the template {template!r} has no {{}} where the phrase goes, as in 'a photo of a {{}}'")
     known = remembered.setdefault(clip, OrderedDict())
     kind = tuple(templates)
-    missing = [phrase for phrase in dict.fromkeys(phrases) if (kind, phrase) not in known]
-    per_batch = max(1, BATCH // len(templates))
-    for i in range(0, len(missing), per_batch):
-        some = missing[i : i + per_batch]
-        texts = [template.replace("{}", phrase) for phrase in some for template in templates]
-        each = torch.cat([F.normalize(clip.encode_text(texts[j : j + BATCH]), dim=-1) for j in range(0, len(texts), BATCH)])
-        for phrase, mean in zip(some, F.normalize(each.unflatten(0, (len(some), -1)).mean(1), dim=-1).cpu(), strict=True):
-            known[kind, phrase] = mean
+    found = {phrase: known.get((kind, phrase)) for phrase in phrases}
+    missing = [phrase for phrase, embedding in found.items() if embedding is None]
+    for number, phrase in enumerate(missing, 1):
+        texts = [template.replace("{}", phrase) for template in templates]
+        each = torch.cat([F.normalize(clip.encode_text(texts[i : i + BATCH]), dim=-1) for i in range(0, len(texts), BATCH)])
+        found[phrase] = known[kind, phrase] = F.normalize(each.mean(0), dim=-1).cpu()
         if callback is not None:
-            callback(i + len(some), len(missing))
-    found = torch.stack([known[kind, phrase] for phrase in phrases]).to(clip.device)
+            callback(number, len(missing))
     while len(known) > KEPT:
-        known.popitem(last=False)
-    return found
+        with suppress(KeyError):  # another thread may have been quicker
+            known.popitem(last=False)
+    return torch.stack([found[phrase] for phrase in phrases]).to(clip.device)
