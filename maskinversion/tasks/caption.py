@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..bundled import BUNDLED
+from ..compute.ambient import settled
 from ..errors import InputError, ModelError, first_line, memory_advice
 from ..identity import check_made_for
 from ..models.clip import Clip
@@ -126,11 +128,13 @@ class Captioner:
     normalize: bool
     fingerprint: str | None = None
     clip: str | None = None
+    one_at_a_time: Any = field(default_factory=RLock, init=False, repr=False)  # its tokenizer and GPT-2 are changed as they work
 
     def check(self, tokens: Sequence[LocalizedTokens]) -> None:
         """Raises InputError for tokens that this captioner does not understand, naming both models and the one to load."""
         check_made_for(tokens, self.name, self.width, self.fingerprint, self.clip)
 
+    @settled()
     def caption(
         self,
         tokens: Sequence[LocalizedTokens] | LocalizedTokens | Tensor,
@@ -143,7 +147,7 @@ class Captioner:
             which only the width can be checked.
 
         A region is captioned by itself, so its captions are the same whatever the others are. torch's own random numbers are left
-        alone. Raises InputError for tokens of another CLIP, and for a length that GPT-2 has no room for; MemoryLimitError when it
+        alone. Several threads may call it, and take turns. Raises InputError for tokens of another CLIP, and for a length that GPT-2 has no room for; MemoryLimitError when it
         does not fit.
         """
         decoding = decoding or Decoding()
@@ -161,13 +165,13 @@ class Captioner:
         for number, embedding in enumerate(embeddings):
             if callback is not None:
                 callback(number, len(embeddings))
-            with memory_advice(f"{decoding.count} captions with {self.name}", "take fewer beams, or fewer captions at once"):
+            advice = memory_advice(f"{decoding.count} captions with {self.name}", "take fewer beams, or fewer captions at once")
+            with self.one_at_a_time, advice:
                 captions.append(self._caption(embedding, decoding))
         if callback is not None:
             callback(len(embeddings), len(embeddings))
         return captions
 
-    @torch.no_grad()
     def _caption(self, embedding: Tensor, decoding: Decoding) -> list[str]:
         weight = next(self.model.clip_project.parameters())
         prefix = self.model.clip_project(embedding[None].to(weight))
@@ -224,6 +228,7 @@ def retrieve(
     return [[(found.phrases[i], v) for i, v in zip(*row)] for row in zip(indices.tolist(), values.tolist())]
 
 
+@settled()
 def load_captioner(
     source: str | Path = "bundled",
     tokenizer: str | Path | None = None,

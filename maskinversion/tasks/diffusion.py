@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torch.torch_version import TorchVersion
 
 from ..bundled import BUNDLED
+from ..compute.ambient import settled
 from ..errors import InputError, ModelError, first_line, memory_advice
 from ..geometry import resize
 from ..identity import check_made_for, check_same_clip
@@ -74,6 +76,7 @@ class Decoder:
     width: int
     offload: torch.device | None = None
     trained_with: str | None = None
+    one_at_a_time: Any = field(default_factory=RLock, init=False, repr=False)  # a pipeline keeps its place in its scheduler
 
     @property
     def kind(self) -> str:
@@ -133,6 +136,7 @@ class Decoder:
             pipeline.remove_all_hooks()
             pipeline.to("cpu", silence_dtype_warnings=True)
 
+    @settled()
     def generate(
         self,
         tokens: Sequence[LocalizedTokens],
@@ -142,7 +146,8 @@ class Decoder:
     ) -> Tensor:
         """`count` pictures of every token: [tokens * count, h, w, 3], float32 in 0..1 on the CPU.
 
-        negative: one token to lead away from; None is an embedding of zeros. Raises InputError for tokens of another CLIP than
+        negative: one token to lead away from; None is an embedding of zeros. Several threads may call this and `inpaint`, and take
+        turns. Raises InputError for tokens of another CLIP than
         the pipeline's, ModelError for a pipeline that only paints into pictures, MemoryLimitError when it does not fit.
         """
         if self.kind not in GENERATES:
@@ -150,8 +155,9 @@ class Decoder:
         given = {"height": settings.height, "width": settings.width}
         size = {what: self.side if value is None else self.fitting(value, what) for what, value in given.items()}
         pictures = self._run(self.pipeline, tokens, negative, settings, size, {}, callback)
-        return torch.stack(list(pictures))
+        return torch.stack(pictures)
 
+    @settled()
     def inpaint(
         self,
         tokens: Sequence[LocalizedTokens],
@@ -208,7 +214,6 @@ class Decoder:
         """Raises InputError for tokens that this pipeline does not understand, naming both models and the one to load."""
         check_made_for(tokens, self.name, self.width, self.fingerprint, USUAL_CLIPS.get(self.width))
 
-    @torch.no_grad()
     def _run(
         self,
         pipeline: Any,
@@ -218,16 +223,16 @@ class Decoder:
         size: dict,
         inputs: dict,
         callback: Callback | None,
-    ) -> Iterator[Tensor]:
-        """One picture [h, w, 3] after the other, so that each depends on its own seed only."""
+    ) -> list[Tensor]:
+        """Pictures [h, w, 3], one after the other, so that each depends on its own seed only."""
         self.check(tokens)
         embeddings = embeddings_of(tokens)
         against = self.against(negative, tokens).to(embeddings)
-        if self.kind not in (*KANDINSKY, UNCLIP):
-            pipeline.set_ip_adapter_scale(settings.adapter_scale)
         total = len(embeddings) * settings.count
-        picture = f"a picture of {size['width']} x {size['height']} px"
-        with self.placed(pipeline):
+        pictures, picture = [], f"a picture of {size['width']} x {size['height']} px"
+        with self.one_at_a_time, self.placed(pipeline):
+            if self.kind not in (*KANDINSKY, UNCLIP):
+                pipeline.set_ip_adapter_scale(settings.adapter_scale)
             for number in range(total):
                 step = Steps(number + 1, total, pipeline, callback)
                 arguments = self.conditioning(embeddings[number // settings.count], against, settings, pipeline, step)
@@ -242,7 +247,8 @@ class Decoder:
                         generator=generator,
                         output_type="np",
                     )
-                yield torch.from_numpy(found.images[0]).float()
+                pictures.append(torch.from_numpy(found.images[0]).float())
+        return pictures
 
     def against(self, negative: Sequence[LocalizedTokens] | None, tokens: Sequence[LocalizedTokens]) -> Tensor:
         """What the guidance leads away from [D]."""
@@ -285,6 +291,7 @@ class Steps:
         return {}
 
 
+@settled()
 def load_decoder(
     source: str | Path,
     dtype: torch.dtype = torch.float32,
