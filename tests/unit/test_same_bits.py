@@ -107,15 +107,15 @@ def test_a_setting_comes_back_when_the_last_thread_has_left():
             leave.wait()
 
     with AROUND["default dtype float64"]():
-        thread = threading.Thread(target=stay)
+        thread = threading.Thread(target=stay, daemon=True)
         thread.start()
         inside.wait()
         with settled():
-            assert torch.get_default_dtype() == torch.float32
-        assert torch.get_default_dtype() == torch.float32
+            within = torch.get_default_dtype()
+        after = torch.get_default_dtype()
         leave.set()
         thread.join()
-        assert torch.get_default_dtype() == torch.float64
+        assert (within, after, torch.get_default_dtype()) == (torch.float32, torch.float32, torch.float64)
 
 
 def test_what_a_phrase_is_does_not_depend_on_the_phrases_read_before(bundled, scene):
