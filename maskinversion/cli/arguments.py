@@ -12,6 +12,8 @@ from ..errors import InputError
 from ..files import written_whole
 from ..settings import READINGS, InversionSettings
 
+QUICK = {"compress_level": 1, "compress_type": 3}  # of a PNG: run lengths, six times as fast as the usual, and as small for photos
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -80,8 +82,8 @@ def named_masks(args: argparse.Namespace) -> Iterator[tuple[str, Tensor]]:
             yield f"{path}, label {label}", mask.float()
 
 
-def invert_files(inverter: MaskInverter, args: argparse.Namespace) -> LocalizedTokens:
-    return inverter.invert(inverter.encode(args.image), (mask for _, mask in named_masks(args)))
+def invert_files(inverter: MaskInverter, image: object, args: argparse.Namespace) -> LocalizedTokens:
+    return inverter.invert(inverter.encode(image), (mask for _, mask in named_masks(args)))
 
 
 def saved_tokens(args: argparse.Namespace) -> LocalizedTokens | None:
@@ -105,9 +107,10 @@ def save_overlays(image: object, masks: Iterable[Tensor], tokens: LocalizedToken
 
     pixels = as_pixels(image)[0].permute(1, 2, 0)
     paths = []
-    for i, (heat, mask) in enumerate(zip(tokens.maps_for(), masks, strict=True)):
-        painted = overlay(pixels, heat.cpu(), resize(mask[None, None], tuple(pixels.shape[:2]), "bilinear")[0, 0])
+    for i, (canvas, mask) in enumerate(zip(tokens.maps, masks, strict=True)):
+        heat = tokens.geometry.from_model(canvas[None].cpu())[0]
+        painted = overlay(pixels, heat, resize(mask[None, None], tuple(pixels.shape[:2]), "bilinear")[0, 0])
         paths.append(out / f"overlay-{i}.png")
         with written_whole(paths[-1]) as path:
-            Image.fromarray((painted * 255).round().byte().numpy()).save(path)
+            Image.fromarray(painted.mul_(255).round_().byte().numpy()).save(path, **QUICK)
     return paths

@@ -31,6 +31,6 @@ def run(args: argparse.Namespace) -> None:
     captioner = load_captioner(args.captioner, args.tokenizer, usable_device(args.device))
     tokens = saved_tokens(args)
     if tokens is None:
-        tokens = invert_files(make_inverter(args), args)
+        tokens = invert_files(make_inverter(args), args.image, args)
     for number, texts in enumerate(captioner.caption(tokens, decoding)):
         print(f"region {number}: {' | '.join(texts)}")

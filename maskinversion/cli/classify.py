@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     inverter = make_inverter(args)
     tokens = saved_tokens(args)
     if tokens is None:
-        tokens = invert_files(inverter, args)
+        tokens = invert_files(inverter, args.image, args)
     else:
         check_made_with([tokens], inverter.clip, "give that one as --clip", what=f"{args.image} was")
     templates = [template for given in args.template or [CLASS_TEMPLATE] for template in TEMPLATES.get(given, [given])]

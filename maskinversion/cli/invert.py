@@ -15,10 +15,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    tokens = invert_files(make_inverter(args), args)
+    from ..pictures import as_pixels
+
+    inverter = make_inverter(args)
+    image = as_pixels(args.image)[0].permute(1, 2, 0)
+    tokens = invert_files(inverter, image, args)
     tokens.save(args.out / "tokens.safetensors")
     names, masks = [], named_masks(args)
-    paths = save_overlays(args.image, (names.append(name) or mask for name, mask in masks), tokens, args.out)
+    paths = save_overlays(image, (names.append(name) or mask for name, mask in masks), tokens, args.out)
     for name, overlaid, loss, iou in zip(names, paths, tokens.losses[-1], tokens.iou, strict=True):
         print(f"{name}: loss {loss:.3f}, overlap of map and mask {iou:.2f}, {overlaid}")
     print(args.out / "tokens.safetensors")

@@ -146,6 +146,7 @@ def markdown(content: dict) -> str:
     inverted = sorted({words for words in settings if words})
     if len(inverted) == 1:
         lines += ["", f"MaskInversion with {inverted[0]}."]
+    lines += ["", f"Computed with {', '.join(f'{name} {value}' for name, value in content['arithmetic'].items())}."]
     main = next((METRICS[metric][0] for metric in MAIN if metric in metrics), "")
     for kind in GROUPS:
         groups = [name for *_, name in GROUPS[kind][1] if any(name in row["groups"].get(kind, {}) for row in rows)]

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from ..compute.ambient import settled
+from ..compute.matmul import VARIABLE, arithmetic
 from ..errors import InputError
 from ..inverter import MaskInverter
 from ..models.clip import Clip
@@ -29,7 +31,7 @@ from .protocols import class_hits, different, expression_hits
 from .report import report
 from .settings import Settings
 
-FORMAT = 2  # of what is measured and written: raised when old results are no longer the same
+FORMAT = 3  # of what is measured and written: raised when old results are no longer the same
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,13 @@ def load(settings: Settings) -> Dataset:
 
 
 class Results:
-    """The JSON-lines file of one row: a line that says what it is, then a line a picture.
+    """The JSON-lines file of one row: a line that says what it is, and by which arithmetic, then a line a picture.
 
-    Its name is a hash of that first line, so that results of other settings, another model or another data set never mix.
+    Its name is a hash of what it is, so that results of other settings, another model or another data set never mix. Raises
+    InputError for a file that is damaged, or was begun with another arithmetic: by another library, or with other threads.
     """
 
-    def __init__(self, folder: Path, header: dict):
+    def __init__(self, folder: Path, header: dict, arithmetic: dict):
         words = json.dumps(header, sort_keys=True)
         name = hashlib.sha256(words.encode()).hexdigest()[:16]
         self.path = folder / f"{header['row']['method']}-{name}.jsonl"
@@ -99,13 +102,20 @@ class Results:
         content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]  # the last line may have been cut off when the run was
         try:
-            lines = [json.loads(line) for line in whole.splitlines()]
-        except ValueError as error:
+            lines = [dict(json.loads(line)) for line in whole.splitlines()]
+        except (ValueError, TypeError) as error:
             raise InputError(f"{self.path} is damaged ({error}): delete it and run this again") from error
         with self.path.open("r+b") as file:
             file.truncate(len(whole))
+        first = header | {"arithmetic": arithmetic}
         if not lines:
-            self.path.write_text(words + "\n", encoding="utf-8")
+            self.path.write_text(json.dumps(first, sort_keys=True) + "\n", encoding="utf-8")
+        elif lines[0] != first:
+            raise InputError(
+                f"{self.path} was begun with {told(lines[0].get('arithmetic', {}))}, and this is {told(arithmetic)}, which rounds in "
+                f"another way: go on as it was begun (OMP_NUM_THREADS sets the threads, {VARIABLE} the products), or give another "
+                f"folder"
+            )
         self.found: dict[str, dict] = {line["image"]: line for line in lines[1:]}
 
     def open(self) -> TextIO:
@@ -115,6 +125,10 @@ class Results:
         file.write(json.dumps(line) + "\n")
         file.flush()
         self.found[line["image"]] = line
+
+
+def told(arithmetic: dict) -> str:
+    return ", ".join(f"{name} {value}" for name, value in sorted(arithmetic.items()))
 
 
 def evaluate(settings: Settings) -> dict:
@@ -127,7 +141,7 @@ def evaluate(settings: Settings) -> dict:
         dataset = dataset.without_missing()
     dataset = dataset.limited(settings.limit, settings.seed)
     dataset.check()
-    with locked(settings.out):
+    with locked(settings.out), settled():
         return run(settings, dataset)
 
 
@@ -143,7 +157,8 @@ def run(settings: Settings, dataset: Dataset) -> dict:
         "clip": clip.name, "fingerprint": clip.fingerprint, "dtype": str(clip.tower.dtype).removeprefix("torch."),
         "templates": settings.all_templates, "one_to_one": settings.one_to_one,
     }  # fmt: skip
-    results = {row: Results(folder, {**common, "row": asdict(row)}) for row in rows}
+    computed = arithmetic(clip.device)
+    results = {row: Results(folder, {**common, "row": asdict(row)}, computed) for row in rows}
     scorer = Scorer(clip, dataset, settings)
     with ExitStack() as stack:
         files = {row: stack.enter_context(results[row].open()) for row in rows}
@@ -154,7 +169,7 @@ def run(settings: Settings, dataset: Dataset) -> dict:
                     results[row].add(files[row], line)
     names = [sample.name for sample in dataset.samples]
     lines = [(asdict(row), [results[row].found[name] for name in names]) for row in rows]
-    return report(settings.out, common, lines, dataset.left_out)
+    return report(settings.out, {**common, "arithmetic": computed}, lines, dataset.left_out)
 
 
 class Scorer:

@@ -442,6 +442,19 @@ def test_changed_settings_never_mix(tmp_path, changes, monkeypatch):
     assert evaluate(settings(tmp_path, **one)) == before and len(calls) == 2
 
 
+def test_results_of_another_arithmetic_are_not_gone_on_with(tmp_path, monkeypatch):
+    drawn(tmp_path, pictures=1)
+    report = evaluate(settings(tmp_path, methods=("maskinversion",)))
+    assert report["arithmetic"]["threads"] == torch.get_num_threads()
+    assert f"Computed with torch {torch.__version__}" in (tmp_path / "out" / "report.md").read_text()
+    other = report["arithmetic"] | {"threads": 99, "products": "another"}
+    monkeypatch.setattr(run_module, "arithmetic", lambda device: other)
+    with pytest.raises(mi.InputError, match=r"begun with .*threads \d+, .* and this is .*products another, threads 99, .* folder"):
+        evaluate(settings(tmp_path, methods=("maskinversion",)))
+    monkeypatch.undo()
+    assert evaluate(settings(tmp_path, methods=("maskinversion",))) == report
+
+
 def test_changed_annotations_never_mix(tmp_path):
     path = drawn(tmp_path, pictures=2)
     evaluate(settings(tmp_path, methods=("global",)))

@@ -43,7 +43,9 @@ AROUND = {
     "products of float32 at medium precision": lambda: switched(
         torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "medium"
     ),
-    "other random numbers": lambda: switched(torch.get_rng_state, torch.set_rng_state, torch.Generator().manual_seed(5).get_state()),
+    "other random numbers": lambda: switched(
+        torch.get_rng_state, torch.set_rng_state, torch.Generator().manual_seed(5).get_state()
+    ),
 }
 quiet = pytest.mark.filterwarnings("ignore:Anomaly Detection", "ignore:In CPU autocast")
 
