@@ -72,12 +72,15 @@ class Geometry:
         canvas[..., top : top + inner_height, left : left + inner_width] = pixels
         return canvas
 
-    def from_model(self, maps: Tensor) -> Tensor:
-        """Maps [M, H, W] on the model's canvas, in the image's own geometry: [M, h, w], zero where the model saw nothing."""
+    def from_model(self, maps: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Maps [M, H, W] on the model's canvas, in the image's own geometry: [M, h, w], zero where the model saw nothing.
+
+        size: (height, width) of a copy of the image, to have them at that size.
+        """
         (top, left), (height, width) = self.margins, self.scaled_size
         model_height, model_width = self.model_size
         on_image = F.pad(maps, (-left, left + width - model_width, -top, top + height - model_height))
-        return resize(on_image[:, None], self.image_size, "bilinear")[:, 0]
+        return resize(on_image[:, None], size or self.image_size, "bilinear")[:, 0]
 
     def to_dict(self) -> dict:
         return asdict(self)

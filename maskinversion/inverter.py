@@ -16,6 +16,7 @@ from torch import Tensor
 from .compute.adamw import AdamW
 from .compute.ambient import settled
 from .compute.matmul import arithmetic, fast_linears
+from .compute.memory import check_room
 from .errors import InputError, memory_advice
 from .explain.base import LayerMap
 from .explain.objective import DiceObjective, Objective
@@ -29,6 +30,7 @@ from .tokens import LocalizedTokens, overlap
 # Of a mask's share of the picture, and of the picture's border, from which on it looks like the background of a region.
 MOST, NEARLY_ALL = 0.5, 0.95
 LESS = "lower image_size, or give fewer masks at a time"
+AT_ONCE = 3  # as much as all masks on the canvas: their maps, twice while these are drawn, and the loss's share
 
 # (step, of how many, maps [M, H, W] in 0..1, losses [M]), step from 1. It may raise to stop.
 Callback = Callable[[int, int, Tensor, Tensor], None]
@@ -106,7 +108,9 @@ class MaskInverter:
         start = encoded.global_embedding
         with memory_advice("the masks", LESS):
             masks = self.masks_for(encoded, masks).to(start)
-        with memory_advice(f"{len(masks)} masks at {encoded.geometry.model_size[0]} px", LESS):
+        many = f"{len(masks)} masks at {encoded.geometry.model_size[0]} px"
+        check_room(AT_ONCE * masks.nbytes, many, LESS, masks.device)
+        with memory_advice(many, LESS):
             found = self._optimise(encoded, masks, callback)
         warn_of_doubtful(masks, found.maps)
         return found
@@ -116,7 +120,9 @@ class MaskInverter:
         """The masks as the model sees them: [M, H, W] float32 in 0..1, on the canvas of the encoded image."""
         geometry = encoded.geometry
         seen = []
+        canvas = geometry.model_size[0] * geometry.model_size[1] * torch.float32.itemsize
         for index, mask in enumerate(as_masks(masks)):
+            check_room((index + 1) * canvas, f"{index + 1} masks as the model sees them", LESS)
             height, width = mask.shape
             if (width, height) == geometry.image_size != (height, width):
                 warn(

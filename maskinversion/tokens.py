@@ -12,8 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .compute.memory import check_room
 from .errors import InputError
-from .geometry import Geometry, resize
+from .geometry import Geometry
 
 FORMAT = "maskinversion-tokens-1"
 TENSORS = ("embeddings", "maps", "losses", "iou", "global_embedding")
@@ -45,9 +46,21 @@ class LocalizedTokens:
         return len(self.embeddings)
 
     def maps_for(self, size: tuple[int, int] | None = None) -> Tensor:
-        """The maps [M, h, w] over the image itself, at its own (height, width) or at the `size` of a copy of it."""
-        maps = self.geometry.from_model(self.maps)
-        return maps if size is None else resize(maps[:, None], size, "bilinear")[:, 0]
+        """The maps [M, h, w] over the image itself, at its own (height, width) or at the `size` of a copy of it.
+
+        Raises MemoryLimitError where they do not fit into memory.
+        """
+        height, width = size or self.geometry.image_size
+        check_room(
+            len(self) * height * width * self.maps.element_size(),
+            f"{len(self)} maps of {width} x {height} px",
+            "ask for a smaller size, or for fewer at a time",
+            self.maps.device,
+        )
+        maps = self.maps.new_empty(len(self), height, width)
+        for own, found in zip(self.maps, maps, strict=True):  # one by one: what is between is as large as the maps
+            found.copy_(self.geometry.from_model(own[None], size)[0])
+        return maps
 
     def save(self, path: str | os.PathLike) -> None:
         """Write a safetensors file; it appears only when it is complete."""

@@ -12,11 +12,12 @@ from PIL import Image
 
 from ..maskinversion import InputError, MaskInverter
 from ..maskinversion.bundled import EXAMPLES, load_example
+from ..maskinversion.compute.memory import check_room
 from ..maskinversion.drawing.overlay import overlay
 from ..maskinversion.geometry import resize
 from ..maskinversion.inverter import Callback
 from ..maskinversion.settings import FITS, PRECISIONS, InversionSettings
-from .support.convert import clip_vision_output, masks_of, pair, pictures_of
+from .support.convert import clip_vision_output, mask_at, masks_of, pair, pictures_of
 from .support.managed import ManagedClip, encode, managed, memory_back
 from .support.progress import ProgressBar, warnings_on
 from .support.types import CATEGORY, ClipSocket, TokensSocket
@@ -147,12 +148,21 @@ class MaskInversion(io.ComfyNode):
             pairs = pair(image, mask, leave_out_empty=empty_masks == LEAVE_OUT)
             model = managed(clip)
             inverter = MaskInverter(model.ready(), settings)
+            check_maps(pairs)
             progress = Progress(cls.hidden.unique_id, len(pairs))
             for picture, masks in pairs:
                 encoded.append(encode(model, inverter, picture))
                 tokens.append(inverter.invert(encoded[-1], masks, progress.of(picture)))
-            maps = torch.cat([t.maps_for().to(image.device) for t in tokens])
-        return io.NodeOutput(tokens, clip_vision_output(inverter.clip.model, encoded, tokens, region_hidden_states), maps)
+            maps = [found.maps_for().to(image.device) for found in tokens]
+            output = clip_vision_output(inverter.clip.model, encoded, tokens, region_hidden_states)
+        return io.NodeOutput(tokens, output, maps[0] if len(maps) == 1 else torch.cat(maps))
+
+
+def check_maps(pairs: list[tuple[torch.Tensor, list[torch.Tensor]]]) -> None:
+    """Raises MemoryLimitError where the maps that come out of pictures [h, w, 3] and their masks will not fit into memory."""
+    copies = 1 if len(pairs) == 1 else 2
+    size = sum(len(masks) * picture[..., 0].numel() * torch.float32.itemsize for picture, masks in pairs)
+    check_room(copies * size, "the maps, as large as their pictures", "make the pictures smaller, or give fewer masks at a time")
 
 
 class MapOverlay(io.ComfyNode):
@@ -175,18 +185,22 @@ class MapOverlay(io.ComfyNode):
     @classmethod
     def execute(cls, image: torch.Tensor, maps: torch.Tensor, strength: float, mask: torch.Tensor | None = None) -> io.NodeOutput:
         maps = masks_of(maps)
-        count, size = len(maps), tuple(maps.shape[1:])
-        if mask is not None:
-            mask = resize(masks_of(mask)[:, None], size, "bilinear")[:, 0]
-        pictures = [resize(picture.movedim(-1, 0)[None], size, "bilinear")[0].movedim(0, -1) for picture in pictures_of(image)]
-        for what, given in (("images", pictures), ("masks", mask)):
+        pictures, masks = pictures_of(image), None if mask is None else masks_of(mask)
+        count, (height, width) = len(maps), maps[0].shape
+        for what, given in (("images", pictures), ("masks", masks)):
             if given is not None and len(given) not in (1, count):
                 raise InputError(f"{count} maps and {len(given)} {what} do not go together: give one, or as many as maps")
-        painted = [
-            overlay(pictures[min(i, len(pictures) - 1)], heat, None if mask is None else mask[min(i, len(mask) - 1)], strength)
-            for i, heat in enumerate(maps)
-        ]
-        return io.NodeOutput(torch.stack(painted))
+        many = f"{count} overlays of {width} x {height} px"
+        check_room(3 * count * height * width * torch.float32.itemsize, many, "make the picture smaller, or give fewer maps")
+        painted = image.new_empty(count, height, width, 3, dtype=torch.float32)
+        picture = seen = None
+        for i, heat in enumerate(maps):
+            if i < len(pictures):
+                picture = resize(pictures[i].movedim(-1, 0)[None], (height, width), "bilinear")[0].movedim(0, -1)
+            if masks is not None and i < len(masks):
+                seen = mask_at(masks[i], (height, width))
+            painted[i] = overlay(picture, mask_at(heat, (height, width)), seen, strength)
+        return io.NodeOutput(painted)
 
 
 class ExampleScene(io.ComfyNode):

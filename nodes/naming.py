@@ -6,13 +6,13 @@ from comfy_api.latest import io
 
 from ..maskinversion import InputError
 from ..maskinversion.drawing.labels import draw_labels
-from ..maskinversion.geometry import resize
 from ..maskinversion.identity import check_made_with
 from ..maskinversion.operations import embeddings_of
+from ..maskinversion.pictures import read_mask
 from ..maskinversion.tasks.classify import classify
 from ..maskinversion.tasks.phrases import CLASS_TEMPLATE, EXPRESSION_TEMPLATE, TEMPLATES
 from ..maskinversion.tasks.refer import refer
-from .support.convert import masks_of, one_picture
+from .support.convert import mask_at, masks_of, one_picture
 from .support.managed import ManagedClip
 from .support.progress import counter, with_text
 from .support.types import CATEGORY, ClipSocket, Tokens, TokensSocket
@@ -134,9 +134,9 @@ class FindRegions(io.ComfyNode):
                 raise InputError("the tokens are of pictures of several sizes: connect the masks to choose from")
             device = comfy.model_management.intermediate_device()
             mask = torch.cat([t.maps_for().to(device) for t in tokens])
-        mask = masks_of(mask)
-        if len(mask) != len(embeddings):
-            raise InputError(f"there are {len(mask)} masks and {len(embeddings)} tokens: connect the masks that the tokens are of")
+        masks = masks_of(mask)
+        if len(masks) != len(embeddings):
+            raise InputError(f"there are {len(masks)} masks and {len(embeddings)} tokens: connect the masks that the tokens are of")
         found = refer(embeddings, ready, phrases.splitlines(), template, one_to_one)
         regions = [region for region in found.region_of if region is not None]
         summary = "\n".join(
@@ -150,7 +150,8 @@ class FindRegions(io.ComfyNode):
             for phrase, cosine in zip(found.phrases, row, strict=True)
         )
         numbers = ", ".join(map(str, regions))
-        return with_text(summary, cls.hidden.unique_id, mask[regions], numbers, of_regions, scores)
+        chosen = torch.stack([read_mask(masks[region]) for region in regions])
+        return with_text(summary, cls.hidden.unique_id, chosen, numbers, of_regions, scores)
 
 
 class LabelRegions(io.ComfyNode):
@@ -178,7 +179,7 @@ class LabelRegions(io.ComfyNode):
     @classmethod
     def execute(cls, image: torch.Tensor, mask: torch.Tensor, labels: str) -> io.NodeOutput:
         picture = one_picture(image, "to label")
-        masks = resize(masks_of(mask)[:, None], tuple(picture.shape[:2]), "bilinear")[:, 0]
+        masks = [mask_at(one, tuple(picture.shape[:2])) for one in masks_of(mask)]
         lines = [line.strip() for line in labels.split("\n")]
         if len(lines) == len(masks) + 1 and not lines[-1]:
             lines.pop()  # what follows the last line break

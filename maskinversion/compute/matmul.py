@@ -1,8 +1,9 @@
 """Which of a CPU's matrix products are used: chosen once, by a rule, since each rounds in its own way.
 
-PyTorch leaves float32 products to the library that it was built with (MKL), and uses the oneDNN that it carries for other precisions
-and in compiled models. On AMD's processors oneDNN is the faster one: on a Zen 4, 210 against 160 to 180 GFLOPS for 197 rows, and two
-times as fast for one to ten. On Intel's neither is: 142 to 164 against 146 to 162 GFLOPS for 197 rows and more on a Xeon of 2.8 GHz.
+PyTorch leaves float32 products to the library that it was built with (MKL), and uses the oneDNN that it carries for other
+precisions and in compiled models. On AMD's processors oneDNN is the faster one: on a Zen 4, 210 against 160 to 180 GFLOPS for 197
+rows, and two times as fast for one to ten. On Intel's neither is: 134 to 164 against 141 to 162 GFLOPS for 197 rows and more on one
+core of a Xeon of 2.8 GHz, 0.4 to 0.9 times as fast for one, 1.3 times for eight.
 
 The variable MASKINVERSION_PRODUCTS, `pytorch` or `onednn`, overrules it, to repeat to the bit what another machine computed.
 """

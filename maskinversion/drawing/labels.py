@@ -25,15 +25,16 @@ CUT = "..."
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
-def draw_labels(image: Tensor, masks: Tensor, labels: Sequence[str]) -> Tensor:
+def draw_labels(image: Tensor, masks: Tensor | Sequence[Tensor], labels: Sequence[str]) -> Tensor:
     """Tint every region in a colour of its own, and write its label on it, in as many lines as it takes to keep it in the picture.
 
-    image [h, w, 3] in 0..1; masks [M, h, w] in 0..1; M labels, of which an empty one is not written, and one that is too long for
+    image [h, w, 3] in 0..1; masks, M of [h, w] in 0..1; M labels, of which an empty one is not written, and one that is too long for
     the whole picture is cut. Returns [h, w, 3] in 0..1. Warns of letters that no font here has. Raises InputError when the sizes or
     numbers differ.
     """
-    if masks.shape[1:] != image.shape[:2]:
-        raise InputError(f"the masks are {tuple(masks.shape[1:])}, the image {tuple(image.shape[:2])}: they must be the same size")
+    for mask in masks:
+        if mask.shape != image.shape[:2]:
+            raise InputError(f"a mask is {tuple(mask.shape)}, the image {tuple(image.shape[:2])}: they must be the same size")
     if len(labels) != len(masks):
         raise InputError(f"there are {len(masks)} masks and {len(labels)} labels: give one label, on its own line, for each mask")
     painted = image.to("cpu", torch.float32, copy=True)

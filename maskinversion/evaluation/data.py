@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..compute.memory import check_room
 from ..errors import InputError, first_line
 from ..files import check_file
 from ..geometry import resize
@@ -81,6 +82,12 @@ class Sample:
     def masks(self, size: tuple[int, int]) -> Tensor:
         """The masks [M, h, w] of its regions, 0 or 1, on a picture of `size` (height, width); some may be empty."""
         own = self.size or size
+        pixels = max(own[0] * own[1], size[0] * size[1])
+        check_room(
+            2 * len(self.regions) * pixels * torch.float32.itemsize,
+            f"the {len(self.regions)} masks of {self.name}",
+            "leave the picture out, or make it and its annotations smaller",
+        )
         found = torch.stack([torch.from_numpy(decode(region.shape, own, region.what)) for region in self.regions]).float()
         return resize(found[:, None], size, "bilinear")[:, 0]
 

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..compute.memory import check_room
 from ..errors import InputError
 from .numbers import as_numbers, as_tensor, in_range, is_16_bit, is_file, is_pil, warn
 
@@ -38,6 +39,8 @@ def as_pixels(image: object) -> Tensor:
         raise InputError(f"{what} has shape {shape}; it must be height x width x 3 (RGB){advice}")
     if 0 in shape:
         raise InputError(f"{what} is empty: its shape is {shape}")
+    height, width = numbers.shape[:2]
+    check_room(3 * height * width * torch.float32.itemsize, f"{what} of {width} x {height} px", "make it smaller first")
     pixels = scaled(numbers[..., : 3 if numbers.shape[2] > 2 else 1], what)
     return pixels.expand(-1, -1, 3).permute(2, 0, 1)[None]
 
@@ -58,4 +61,4 @@ def scaled(numbers: np.ndarray | Tensor, what: str) -> Tensor:
         )
     if 0 < high <= white // 255:
         warn(f"{what} is almost black: its highest number is {high}, and {white} is white. Is it of another scale?")
-    return values.float() / white
+    return values.float().div_(white)

@@ -138,21 +138,21 @@ def by_brightness(values: Tensor, wide: bool, what: str, by: str, lossy: bool) -
     if by != "auto":
         if high > 65535:
             raise InputError(f"{what} has numbers up to {high}, which is no brightness of 8 or 16 bits")
-        return values.float() / (65535 if wide or high > 255 else 255)
+        return values.float().div_(65535 if wide or high > 255 else 255)
     white = 65535 if wide else 255
     bright = WHITE * (white // 255)
     if (eight or wide) and (low, high) == (white - 1, white):
         raise InputError(f"{what} is {low} and {high} only, all white. If ~ was to invert one of 0 and 1, take mask == 0 instead")
     if high in (255, 65535) and bool(((values == 0) | (values == high)).all()):
-        return values.float() / high
+        return values.float().div_(high)
     if lossy and high > white // 2:  # nobody keeps ids in a JPEG
-        return values.float() / white
+        return values.float().div_(white)
     if eight or wide:
         counts = histogram(values, white)
         between = [level for level in range(1, bright) if counts[level]]
         labels = eight and len(between) < FEW and flat_area(values, bright) > sum(counts[bright:]) / 4
         if (high >= bright or (high > white // 2 and len(between) >= SHADES)) and not labels:
-            return values.float() / white
+            return values.float().div_(white)
     raise InputError(f"{what} has integers from {low} to {high} that could be the ids of a label map, or brightness. {SAY_WHICH}")
 
 

@@ -147,8 +147,8 @@ class Captioner:
             which only the width can be checked.
 
         A region is captioned by itself, so its captions are the same whatever the others are. torch's own random numbers are left
-        alone. Several threads may call it, and take turns. Raises InputError for tokens of another CLIP, and for a length that GPT-2 has no room for; MemoryLimitError when it
-        does not fit.
+        alone. Several threads may call it, and take turns. Raises InputError for tokens of another CLIP, and for a length that
+        GPT-2 has no room for; MemoryLimitError when it does not fit.
         """
         decoding = decoding or Decoding()
         if isinstance(tokens, Tensor):

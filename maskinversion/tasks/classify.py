@@ -88,7 +88,8 @@ def text_embeddings(clip: Clip, phrases: Sequence[str], templates: Sequence[str]
     """Unit embeddings [T, D] on the CLIP's device: of every phrase, in all templates, their unit embeddings averaged.
 
     They are remembered for as long as the CLIP is in use. Phrases go through the model one by one, since how many go together
-    decides how products are rounded: so an embedding depends on nothing but its phrase and the templates. Raises InputError for no phrase, or a template without {}.
+    decides how products are rounded: so an embedding depends on nothing but its phrase and the templates. Raises InputError for no
+    phrase, or a template without {}.
     """
     if not phrases:
         raise InputError("there is no phrase to choose from: write at least one")

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...maskinversion import EncodedImage, InputError, LocalizedTokens
-from ...maskinversion.pictures import as_masks, in_range, warn
+from ...maskinversion.geometry import resize
+from ...maskinversion.pictures import as_masks, in_range, read_mask, warn
 
 
 def pictures_of(images: Tensor) -> list[Tensor]:
@@ -30,18 +31,31 @@ def one_picture(images: Tensor, what_for: str) -> Tensor:
     return pictures_of(images)[0]
 
 
-def masks_of(masks: Tensor, empty: bool = True) -> Tensor:
-    """ComfyUI's MASK of any shape that ends in [h, w], as [M, h, w] in 0..1, by ComfyUI's own rule. empty: whether one may be.
+def masks_of(masks: Tensor, empty: bool = True) -> list[Tensor]:
+    """The masks [h, w] of ComfyUI's MASK of any shape that ends in [h, w], as `as_masks` takes them. empty: whether one may be.
 
-    Raises InputError for one that cannot be used, with its place in the batch.
+    They are views of the batch, of which no copy is held, but for those that had to be clamped. Raises InputError for one that
+    cannot be used, with its place in the batch.
     """
     if masks.ndim < 2 or 0 in masks.shape:
         raise InputError(f"there is no mask: its shape is {tuple(masks.shape)}")
-    return torch.stack(list(as_masks(list(masks.reshape(-1, *masks.shape[-2:])), empty=empty)))
+    given = list(masks.reshape(-1, *masks.shape[-2:]))
+    found = zip(given, as_masks(given, empty=empty), strict=True)
+    return [mask if not mask.is_floating_point() or in_bounds(mask) else region for mask, region in found]
 
 
-def pair(images: Tensor, masks: Tensor, leave_out_empty: bool = False) -> list[tuple[Tensor, Tensor]]:
-    """Every image [h, w, 3] with its masks [M, h, w]: one image takes all masks; equal numbers pair up; one mask is for all.
+def mask_at(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """One of `masks_of` in 0..1 [h, w], at another size (height, width)."""
+    return resize(read_mask(mask)[None, None], size, "bilinear")[0, 0]
+
+
+def in_bounds(mask: Tensor) -> bool:
+    low, high = mask.aminmax()
+    return bool(low >= 0) and bool(high <= 1)
+
+
+def pair(images: Tensor, masks: Tensor, leave_out_empty: bool = False) -> list[tuple[Tensor, list[Tensor]]]:
+    """Every image [h, w, 3] with its masks [h, w], as `masks_of` gives them: one image takes all masks; equal numbers pair up; one mask is for all.
 
     leave_out_empty: masks that are black all over are left out, with a warning that says which, and so are images that have no
     other; else they are refused. Raises InputError for other numbers or dimensions, for an image or mask that cannot be used, with
@@ -54,14 +68,15 @@ def pair(images: Tensor, masks: Tensor, leave_out_empty: bool = False) -> list[t
             f"{b} images and {m} masks do not go together: give one image with any number of masks, as many masks as images, or "
             f"one mask for all"
         )
-    filled = seen.amax((1, 2)) > 0
-    if not filled.any():
+    filled = [bool(mask.max() > 0) for mask in seen]
+    if not any(filled):
         raise InputError("all masks are empty (black): there is nothing to localise. Paint the region white")
-    if not filled.all():
-        warn(f"left out, because the mask is empty (all black): {', '.join(map(str, (~filled).nonzero()[:, 0].tolist()))}")
+    if not all(filled):
+        empty = ", ".join(str(index) for index, there in enumerate(filled) if not there)
+        warn(f"left out, because the mask is empty (all black): {empty}")
     if b == 1:
-        return [(pictures[0], seen[filled])]
-    return [(image, seen[index % m][None]) for index, image in enumerate(pictures) if filled[index % m]]
+        return [(pictures[0], [mask for mask, there in zip(seen, filled, strict=True) if there])]
+    return [(image, [seen[index % m]]) for index, image in enumerate(pictures) if filled[index % m]]
 
 
 def clip_vision_output(

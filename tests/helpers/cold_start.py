@@ -115,7 +115,8 @@ def main() -> int:
     for number in range(1, args.processes + 1):
         for thread, found in enumerate(process(args.threads)):
             jobs += len(found)
-            differ += [f"process {number}, thread {thread}: {name} {value}" for name, value in found.items() if alone.get(name) != value]
+            other = {name: value for name, value in found.items() if alone.get(name) != value}
+            differ += [f"process {number}, thread {thread}: {name} {value}" for name, value in other.items()]
         print(f"{number} processes, {jobs} jobs, {len(differ)} differ, {time.monotonic() - begun:.0f} s", flush=True)
     print(*differ, sep="\n", end="\n" if differ else "")
     return 1 if differ else 0
