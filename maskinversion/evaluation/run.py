@@ -113,8 +113,8 @@ class Results:
         elif lines[0] != first:
             raise InputError(
                 f"{self.path} was begun with {told(lines[0].get('arithmetic', {}))}, and this is {told(arithmetic)}, which rounds "
-                f"in another way: go on as it was begun (OMP_NUM_THREADS sets the threads, {VARIABLE} the products), or give another "
-                f"folder"
+                f"in another way: go on as it was begun (OMP_NUM_THREADS sets the threads, {VARIABLE} the products), or give "
+                f"another folder"
             )
         self.found: dict[str, dict] = {line["image"]: line for line in lines[1:]}
 

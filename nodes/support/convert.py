@@ -55,7 +55,8 @@ def in_bounds(mask: Tensor) -> bool:
 
 
 def pair(images: Tensor, masks: Tensor, leave_out_empty: bool = False) -> list[tuple[Tensor, list[Tensor]]]:
-    """Every image [h, w, 3] with its masks [h, w], as `masks_of` gives them: one image takes all masks; equal numbers pair up; one mask is for all.
+    """Every image [h, w, 3] with its masks [h, w], as `masks_of` gives them: one image takes all masks; equal
+    numbers pair up; one mask is for all.
 
     leave_out_empty: masks that are black all over are left out, with a warning that says which, and so are images that have no
     other; else they are refused. Raises InputError for other numbers or dimensions, for an image or mask that cannot be used, with

@@ -164,6 +164,14 @@ class TestTokens:
         return {"ui": {"text": [json.dumps({"count": len(embeddings), "same": same, "digest": digest(embeddings)})]}}
 
 
+class TestPictures:
+    INPUT_TYPES = classmethod(lambda s: {"required": {"images": ("IMAGE",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "test", True
+
+    def look(self, images):
+        return {"ui": {"text": [json.dumps({"shape": list(images.shape), "digest": digest(images)})]}}
+
+
 class TestOutputState:
     INPUT_TYPES = classmethod(lambda s: {"required": {"output": ("CLIP_VISION_OUTPUT",)}})
     RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "test", True
@@ -225,5 +233,5 @@ class TestEncodings:
 
 
 KINDS = (TestImage, TestMask, TestPlainEncode, TestReport, TestOutput, TestAfter, TestRegion, TestConditioning)
-KINDS += (TestConditioned, TestTokens, TestOutputState, TestLatent, TestEmbeds, TestOutside, TestEncodings)
+KINDS += (TestConditioned, TestTokens, TestOutputState, TestLatent, TestEmbeds, TestOutside, TestEncodings, TestPictures)
 NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in KINDS}
