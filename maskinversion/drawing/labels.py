@@ -28,9 +28,9 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 def draw_labels(image: Tensor, masks: Tensor | Sequence[Tensor], labels: Sequence[str]) -> Tensor:
     """Tint every region in a colour of its own, and write its label on it, in as many lines as it takes to keep it in the picture.
 
-    image [h, w, 3] in 0..1; masks, M of [h, w] in 0..1; M labels, of which an empty one is not written, and one that is too long for
-    the whole picture is cut. Returns [h, w, 3] in 0..1. Warns of letters that no font here has. Raises InputError when the sizes or
-    numbers differ.
+    image [h, w, 3] in 0..1; masks, M of [h, w] in 0..1; M labels, of which an empty one is not written, and one that is too long
+    for the whole picture is cut. Returns [h, w, 3] in 0..1. Warns of letters that no font here has. Raises InputError when the
+    sizes or numbers differ.
     """
     for mask in masks:
         if mask.shape != image.shape[:2]:
