@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..compute.memory import check_room
 from ..errors import InputError
 from ..settings import READINGS
 from .numbers import as_numbers, as_tensor, in_range, is_16_bit, is_array, is_file, is_pil
@@ -97,6 +98,8 @@ def region_of(mask: object, what: str, by: str) -> Tensor:
     numbers = one_mask(as_numbers(mask, what), what)
     if 0 in numbers.shape:
         raise InputError(f"{what} has shape {tuple(numbers.shape)}; it must be height x width")
+    height, width = numbers.shape[:2]
+    check_room(height * width * torch.float32.itemsize, f"{what} of {width} x {height} px", "make it smaller first")
     if numbers.ndim == 3:
         numbers, by = by_channels(numbers, what, by)
     elif by == "alpha":

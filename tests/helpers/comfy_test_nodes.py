@@ -164,6 +164,14 @@ class TestTokens:
         return {"ui": {"text": [json.dumps({"count": len(embeddings), "same": same, "digest": digest(embeddings)})]}}
 
 
+class TestSize:
+    INPUT_TYPES = classmethod(lambda s: {"required": {"image": ("IMAGE",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "test", True
+
+    def look(self, image):
+        return {"ui": {"text": [str(list(image.shape))]}}
+
+
 class TestPictures:
     INPUT_TYPES = classmethod(lambda s: {"required": {"images": ("IMAGE",)}})
     RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "test", True
@@ -233,5 +241,5 @@ class TestEncodings:
 
 
 KINDS = (TestImage, TestMask, TestPlainEncode, TestReport, TestOutput, TestAfter, TestRegion, TestConditioning)
-KINDS += (TestConditioned, TestTokens, TestOutputState, TestLatent, TestEmbeds, TestOutside, TestEncodings, TestPictures)
+KINDS += (TestConditioned, TestTokens, TestOutputState, TestLatent, TestEmbeds, TestOutside, TestEncodings, TestPictures, TestSize)
 NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in KINDS}
