@@ -184,21 +184,17 @@ class MapOverlay(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: torch.Tensor, maps: torch.Tensor, strength: float, mask: torch.Tensor | None = None) -> io.NodeOutput:
-        maps = masks_of(maps)
-        pictures, masks = pictures_of(image), None if mask is None else masks_of(mask)
-        count, (height, width) = len(maps), maps[0].shape
+        heats, pictures, masks = masks_of(maps), pictures_of(image), None if mask is None else masks_of(mask)
+        count, (height, width) = len(heats), heats[0].shape
         for what, given in (("images", pictures), ("masks", masks)):
             if given is not None and len(given) not in (1, count):
                 raise InputError(f"{count} maps and {len(given)} {what} do not go together: give one, or as many as maps")
         many = f"{count} overlays of {width} x {height} px"
         check_room(3 * count * height * width * torch.float32.itemsize, many, "make the picture smaller, or give fewer maps")
         painted = image.new_empty(count, height, width, 3, dtype=torch.float32)
-        picture = seen = None
-        for i, heat in enumerate(maps):
-            if i < len(pictures):
-                picture = resize(pictures[i].movedim(-1, 0)[None], (height, width), "bilinear")[0].movedim(0, -1)
-            if masks is not None and i < len(masks):
-                seen = mask_at(masks[i], (height, width))
+        for i, heat in enumerate(heats):
+            picture = resize(pictures[i % len(pictures)].movedim(-1, 0)[None], (height, width), "bilinear")[0].movedim(0, -1)
+            seen = None if masks is None else mask_at(masks[i % len(masks)], (height, width))
             painted[i] = overlay(picture, mask_at(heat, (height, width)), seen, strength)
         return io.NodeOutput(painted)
 

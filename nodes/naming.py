@@ -179,7 +179,8 @@ class LabelRegions(io.ComfyNode):
     @classmethod
     def execute(cls, image: torch.Tensor, mask: torch.Tensor, labels: str) -> io.NodeOutput:
         picture = one_picture(image, "to label")
-        masks = [mask_at(one, tuple(picture.shape[:2])) for one in masks_of(mask)]
+        height, width, _ = picture.shape
+        masks = [mask_at(one, (height, width)) for one in masks_of(mask)]
         lines = [line.strip() for line in labels.split("\n")]
         if len(lines) == len(masks) + 1 and not lines[-1]:
             lines.pop()  # what follows the last line break

@@ -6,13 +6,13 @@ import argparse
 import dataclasses
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..files import written_whole
 from ..settings import READINGS, InversionSettings
 
-QUICK = {"compress_level": 1, "compress_type": 3}  # of a PNG: run lengths, six times as fast as the usual, and as small for photos
+QUICK: dict[str, Any] = {"compress_level": 1, "compress_type": 3}  # of a PNG: run lengths, six times as fast as the usual, and as small for photos
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -59,7 +59,7 @@ def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
 
 def uses_onednn() -> bool:
     """Not where the user of PyTorch has switched it off."""
-    return chosen_library() == "onednn" and torch.backends.mkldnn.enabled
+    return chosen_library() == "onednn" and bool(torch.backends.mkldnn.enabled)
 
 
 @cache

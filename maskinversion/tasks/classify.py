@@ -100,8 +100,8 @@ def text_embeddings(clip: Clip, phrases: Sequence[str], templates: Sequence[str]
             raise InputError(f"the template {template!r} has no {{}} where the phrase goes, as in 'a photo of a {{}}'")
     known = remembered.setdefault(clip, OrderedDict())
     kind = tuple(templates)
-    found = {phrase: known.get((kind, phrase)) for phrase in phrases}
-    missing = [phrase for phrase, embedding in found.items() if embedding is None]
+    found = {phrase: embedding for phrase in phrases if (embedding := known.get((kind, phrase))) is not None}
+    missing = [phrase for phrase in dict.fromkeys(phrases) if phrase not in found]
     for number, phrase in enumerate(missing, 1):
         texts = [template.replace("{}", phrase) for template in templates]
         each = torch.cat([F.normalize(clip.encode_text(texts[i : i + BATCH]), dim=-1) for i in range(0, len(texts), BATCH)])

@@ -50,7 +50,7 @@ def test_many_masks_as_the_model_sees_them(bundled, scene, monkeypatch):
     inverter = mi.MaskInverter(bundled)
     encoded = inverter.encode(scene[0])
     monkeypatch.setattr(memory, "free_bytes", lambda: 10 * 4 * 96 * 128)
-    with pytest.raises(mi.MemoryLimitError, match=r"masks as the model sees them.*: lower image_size, or give fewer masks at a time"):
+    with pytest.raises(mi.MemoryLimitError, match=r"masks as the model sees them.*: lower image_size, or give fewer"):
         inverter.invert(encoded, scene[1][:1].expand(1000, -1, -1))
 
 
