@@ -12,7 +12,8 @@ from ..errors import InputError
 from ..files import written_whole
 from ..settings import READINGS, InversionSettings
 
-QUICK: dict[str, Any] = {"compress_level": 1, "compress_type": 3}  # of a PNG: run lengths, six times as fast as the usual, and as small for photos
+# Of a PNG: run lengths, six times as fast to write as the usual, and as small for photos.
+QUICK: dict[str, Any] = {"compress_level": 1, "compress_type": 3}
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -45,9 +45,10 @@ class Clip:
         return float(self.model.logit_scale.detach().exp())
 
     @settled()
-    def encode_text(self, texts: Sequence[str]) -> Tensor:
+    def encode_text(self, texts: Sequence[str], together: int | None = None) -> Tensor:
         """Unnormalised embeddings [T, D], float32, of T texts. Warns of those that are longer than the model reads.
 
+        together: how many go through the model at a time, which decides how products are rounded; None is all.
         Raises InputError when `texts` is one string or empty, or one of them is no text, ModelError without a tokenizer.
         """
         if self.tokenizer is None:
@@ -58,7 +59,8 @@ class Clip:
             check_text(text)
         numbers = self.tokenizer(list(texts))
         self.warn_of_cut(texts, numbers, self.tokenizer)
-        return self.model.encode_text(numbers.to(self.device)).float()
+        parts = numbers.to(self.device).split(together or len(numbers))
+        return torch.cat([self.model.encode_text(part).float() for part in parts])
 
     def warn_of_cut(self, texts: Sequence[str], numbers: Tensor, tokenizer: Callable[..., Tensor]) -> None:
         """Warns where the numbers [T, L] of texts have their beginnings only, which every tokenizer does without a word."""

@@ -17,7 +17,7 @@ from ..models.clip import Clip, check_text
 from ..pictures import warn
 from .phrases import CLASS_TEMPLATE
 
-BATCH = 256  # texts of a phrase at a time
+BATCH = 256  # texts between two calls of the callback
 KEPT = 20_000  # phrases of a CLIP whose embeddings are remembered
 
 COMMAS = ",;\uff0c\uff1b\u3001"  # also those of Chinese and Japanese
@@ -102,12 +102,15 @@ def text_embeddings(clip: Clip, phrases: Sequence[str], templates: Sequence[str]
     kind = tuple(templates)
     found = {phrase: embedding for phrase in phrases if (embedding := known.get((kind, phrase))) is not None}
     missing = [phrase for phrase in dict.fromkeys(phrases) if phrase not in found]
-    for number, phrase in enumerate(missing, 1):
-        texts = [template.replace("{}", phrase) for template in templates]
-        each = torch.cat([F.normalize(clip.encode_text(texts[i : i + BATCH]), dim=-1) for i in range(0, len(texts), BATCH)])
-        found[phrase] = known[kind, phrase] = F.normalize(each.mean(0), dim=-1).cpu()
+    at_once = max(1, BATCH // len(templates))
+    for i in range(0, len(missing), at_once):
+        some = missing[i : i + at_once]
+        texts = [template.replace("{}", phrase) for phrase in some for template in templates]
+        encoded = clip.encode_text(texts, together=len(templates))
+        for phrase, each in zip(some, encoded.split(len(templates)), strict=True):
+            found[phrase] = known[kind, phrase] = F.normalize(F.normalize(each, dim=-1).mean(0), dim=-1).cpu()
         if callback is not None:
-            callback(number, len(missing))
+            callback(i + len(some), len(missing))
     while len(known) > KEPT:
         with suppress(KeyError):  # another thread may have been quicker
             known.popitem(last=False)
