@@ -73,14 +73,16 @@ def make_inverter(args: argparse.Namespace) -> MaskInverter:
 
 def named_masks(args: argparse.Namespace) -> Iterator[tuple[str, Tensor]]:
     """The masks [h, w] of the files, one after the other, and what to call them."""
-    from ..pictures import as_masks, label_masks
+    from ..pictures import as_masks
+    from ..pictures.labels import label_map
 
     if args.labels is None:
         yield from zip(map(str, args.mask), as_masks(args.mask, args.mask_by))
         return
     for path in args.mask:
-        for label, mask in label_masks(path, None if args.labels == "all" else args.labels).items():
-            yield f"{path}, label {label}", mask.float()
+        numbers, labels = label_map(path, None if args.labels == "all" else args.labels)
+        for label in labels:
+            yield f"{path}, label {label}", (numbers == label).float()
 
 
 def invert_files(inverter: MaskInverter, image: object, args: argparse.Namespace) -> LocalizedTokens:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .fonts import Letters, chosen, pieces
-from .overlay import outline, outline_width
+from .overlay import around, outline, outline_width
 
 # Okabe and Ito's, told apart with any kind of colour vision ("Color Universal Design", 2008).
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
@@ -58,19 +58,17 @@ def colour_of(index: int) -> tuple[int, int, int]:
 
 def tint(painted: Tensor, mask: Tensor, colour: Tensor) -> tuple[float, float] | None:
     """Tints a picture [h, w, 3] in place, where a mask [h, w] is; returns the middle (x, y) of it, None of an empty one."""
-    rows, columns = (mask.amax(dim).nonzero()[:, 0] for dim in (1, 0))
-    if not len(rows):
-        return None
     width = outline_width(mask)
-    top, left = max(0, int(rows[0]) - width), max(0, int(columns[0]) - width)
-    part = slice(top, int(rows[-1]) + width + 1), slice(left, int(columns[-1]) + width + 1)
+    part = around(mask != 0, width)
+    if part is None:
+        return None
     mask = mask[part]
     painted[part].lerp_(colour, outline(mask, width).add_(mask, alpha=TINT).clamp_(max=1)[..., None])
     solid = mask >= 0.5 * mask.max()
     across, down = (solid.sum(dim) for dim in (0, 1))
     total = across.sum()
     x, y = (float((count * torch.arange(len(count))).sum() / total) for count in (across, down))
-    return left + x, top + y
+    return part[1].start + x, part[0].start + y
 
 
 @dataclass(frozen=True)

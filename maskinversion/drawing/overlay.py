@@ -9,7 +9,7 @@ from ..errors import InputError
 # Dark to bright at even steps of lightness, so that more is always brighter.
 COLOURS = ((0.05, 0.03, 0.20), (0.35, 0.07, 0.45), (0.72, 0.19, 0.38), (0.95, 0.42, 0.20), (0.99, 0.72, 0.20), (0.99, 0.98, 0.72))
 SHADES = 4096  # between dark and bright: several for each that a screen shows
-OUTLINE = (1.0, 1.0, 1.0)
+OUTLINE = 1.0  # white
 
 
 def overlay(image: Tensor, heat: Tensor, mask: Tensor | None = None, strength: float = 0.6) -> Tensor:
@@ -25,7 +25,11 @@ def overlay(image: Tensor, heat: Tensor, mask: Tensor | None = None, strength: f
             )
     painted = coloured(heat.to(image)).sub_(image).mul_(strength).add_(image)
     if mask is not None:
-        painted[outline(mask.to(image.device)) > 0] = image.new_tensor(OUTLINE)
+        mask = mask.to(image.device)
+        width = outline_width(mask)
+        part = around(mask >= 0.5, width)
+        if part is not None:
+            painted[part].masked_fill_((outline(mask[part], width) > 0)[..., None], OUTLINE)
     return painted.clamp_(0, 1)
 
 
@@ -34,6 +38,15 @@ def coloured(heat: Tensor) -> Tensor:
     shades = F.interpolate(heat.new_tensor(COLOURS).T[None], size=SHADES + 1, mode="linear", align_corners=True)[0].T.contiguous()
     chosen = heat.clamp(0, 1).mul_(SHADES).round_().int()
     return shades.index_select(0, chosen.flatten()).unflatten(0, heat.shape)
+
+
+def around(truths: Tensor, width: int) -> tuple[slice, slice] | None:
+    """The rows and columns where a boolean [h, w] is true, and so many more on every side; None where it is nowhere."""
+    rows, columns = (truths.any(dim).nonzero()[:, 0] for dim in (1, 0))
+    if not len(rows):
+        return None
+    top, left = max(0, int(rows[0]) - width), max(0, int(columns[0]) - width)
+    return slice(top, int(rows[-1]) + width + 1), slice(left, int(columns[-1]) + width + 1)
 
 
 def outline_width(mask: Tensor) -> int:
