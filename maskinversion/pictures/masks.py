@@ -146,7 +146,7 @@ def by_brightness(values: Tensor, wide: bool, what: str, by: str, lossy: bool) -
     bright = WHITE * (white // 255)
     if (eight or wide) and (low, high) == (white - 1, white):
         raise InputError(f"{what} is {low} and {high} only, all white. If ~ was to invert one of 0 and 1, take mask == 0 instead")
-    if high in (255, 65535) and bool(((values == 0) | (values == high)).all()):
+    if high in (255, 65535) and all(bool(((some == 0) | (some == high)).all()) for some in parts(values)):
         return values.float().div_(high)
     if lossy and high > white // 2:  # nobody keeps ids in a JPEG
         return values.float().div_(white)
@@ -170,9 +170,14 @@ def flat_area(values: Tensor, bright: int) -> int:
     return int(same.sum())
 
 
+def parts(values: Tensor) -> tuple[Tensor, ...]:
+    """The numbers in pieces that stay in a processor's cache."""
+    return values.flatten().split(2**20)
+
+
 def histogram(values: Tensor, white: int) -> list[int]:
     """How often each integer from 0 to `white` is there."""
-    counts = [torch.bincount(part, minlength=white + 1) for part in values.flatten().split(2**20)]
+    counts = [torch.bincount(some, minlength=white + 1) for some in parts(values)]
     return torch.stack(counts).sum(0).tolist()
 
 

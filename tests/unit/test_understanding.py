@@ -53,7 +53,7 @@ def test_several_templates_are_averaged_as_unit_vectors(bundled):
 def test_texts_are_read_once(bundled, monkeypatch):
     read = []
     encode = bundled.encode_text
-    monkeypatch.setattr(bundled, "encode_text", lambda texts: read.extend(texts) or encode(texts))
+    monkeypatch.setattr(bundled, "encode_text", lambda texts, **how: read.extend(texts) or encode(texts, **how))
     remembered.pop(bundled, None)
     first = text_embeddings(bundled, ["cat", "bus", "cat"], ["{}"])
     told = []
