@@ -36,11 +36,15 @@ def memory_advice(what: str, advice: str) -> Iterator[None]:
     except MemoryLimitError:  # which has better advice
         raise
     except (MemoryError, RuntimeError) as error:
-        words = str(error).lower()
-        by_class = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, on any device
-        if not by_class and "out of memory" not in words and "allocate" not in words:
+        if not out_of_memory(error):
             raise
         raise MemoryLimitError(f"there is not enough memory for {what}: {advice}") from error
+
+
+def out_of_memory(error: BaseException) -> bool:
+    words = str(error).lower()
+    by_class = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, on any device
+    return by_class or "out of memory" in words or "allocate" in words
 
 
 def first_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from ..bundled import BUNDLED
 from ..errors import InputError, ModelError, first_line
 from .clip import Clip
 from .folder import CONFIG, from_folder, weights_in
-from .towers import tower_of
+from .towers import tower_of, unwrapped
 from .weights import WEIGHT_SUFFIXES, check_pickle, check_weights_file, pickles_are_unsafe
 
 FOLDER = "local-dir:"
@@ -97,6 +97,7 @@ class LazyTokenizer:
 def live_clip(model: Any) -> Clip:
     """A Clip of a model that somebody else loaded. It reads text only when the model has open_clip's usual vocabulary, since a
     model does not say which other tokenizer it was trained with (SigLIP's, say)."""
+    model = unwrapped(model)
     text = getattr(model, "text", model)
     usual = hasattr(model, "encode_text") and getattr(text, "vocab_size", None) == USUAL_VOCABULARY
     tokenizer = None
