@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...explain.base import LayerMap
 from ...geometry import Geometry
-from .opening import named
+from .opening import check_there, named
 from .proof import prove
 from .reading import at_least_float32
 
@@ -39,9 +39,9 @@ class Tower(ABC):
     """A frozen vision transformer with an image embedding; one subclass per family, which reads the model and never writes.
 
     patch_size, image_size: in pixels, (height, width); the size is the model's native one. prefix: tokens before the patches.
-    model: what its embedding is compared with, see `own`. blocks: its transformer blocks. width_out: D, the size of the embedding. projection: the last weight that leads into it.
-    mean, std: of the input's channels, [3]. interpolation: how images are resized. keeps_states: whether what is encoded
-    carries the tokens after every block, for a model whose users read them.
+    model: what its embedding is compared with, see `own`. blocks: its transformer blocks. width_out: D, the size of the
+    embedding. projection: the last weight that leads into it. mean, std: of the input's channels, [3]. interpolation: how images
+    are resized. keeps_states: whether what is encoded carries the tokens after every block, for a model whose users read them.
     """
 
     patch_size: tuple[int, int]
@@ -96,6 +96,7 @@ class Tower(ABC):
         part of the model computes something else than its class and weights say, or the whole of it another embedding.
         """
         with named(self.model):
+            check_there(self.model)
             pixels = pixels.to(self.device, self.dtype)
             found = self.pass_through(pixels, layers)
         prove(self, pixels, found.global_embedding)

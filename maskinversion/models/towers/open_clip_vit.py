@@ -137,8 +137,8 @@ def attend(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
         part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
         for part in linear(block.ln_1(tokens), held(attention, "in_proj_weight"), held(attention, "in_proj_bias")).chunk(3, -1)
     )
-    mixed = linear(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2), held(out_proj, "weight"), held(out_proj, "bias"))
-    return tokens + block.ls_1(mixed), v
+    mixed = scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    return tokens + block.ls_1(linear(mixed, held(out_proj, "weight"), held(out_proj, "bias"))), v
 
 
 def pass_through(block: Any, tokens: Tensor) -> Tensor:

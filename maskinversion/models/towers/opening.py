@@ -1,12 +1,12 @@
-"""Whether a module computes what its class and its weights say: the one check before a module is taken apart or its weights are read.
+"""Whether a module computes what its class and its weights say: the one check before a module is taken apart or read.
 
-Called modules may be anything, since they compute for themselves. What a tower computes in a module's place goes through `opened`,
-and every weight through `held`. Adapters of PEFT are merged, in a copy and by PEFT itself; weights that accelerate or ComfyUI
-keeps elsewhere are fetched from there; all else is refused. None of these libraries is imported.
+Modules that are called may be anything, since they compute for themselves. What a tower computes in a module's place goes through
+`opened`, and every weight through `held`. Adapters of PEFT are merged, in a copy and by PEFT itself; weights that accelerate or
+ComfyUI keeps elsewhere are fetched from there; all else is refused. None of these libraries is imported.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from operator import attrgetter
 from typing import Any
@@ -138,19 +138,31 @@ def offloaders(module: Any) -> list:
     return hooks if all(is_a(hook, *OFFLOADERS) for hook in hooks) else []
 
 
+def check_there(module: nn.Module) -> None:
+    """Raises Unreadable for weights that are not loaded, and that nobody fetches when they are needed."""
+    keepers = [hook for hook in offloaders(module) if getattr(hook, "weights_map", None) is not None]
+    for name, weight in [*module._parameters.items(), *module._buffers.items()]:
+        if weight is not None and weight.device.type == "meta" and not keepers:
+            raise missing(module, name)
+    if not any(hook.place_submodules for hook in keepers):
+        for part in module.children():
+            check_there(part)
+
+
 def fetched(module: Any, name: str) -> Tensor:
     """A weight that is not loaded, from where accelerate keeps it, to where it computes."""
     for hook in offloaders(module):
-        with_weights = getattr(hook, "weights_map", None)
-        if with_weights is not None:
-            try:
-                return with_weights[name].to(hook.execution_device)
-            except KeyError:
-                break
-    raise Unreadable(
+        if getattr(hook, "weights_map", None) is not None:
+            with suppress(KeyError):
+                return hook.weights_map[name].to(hook.execution_device)
+    raise missing(module, name)
+
+
+def missing(module: Any, name: str) -> Unreadable:
+    return Unreadable(
         module,
         f"has no {name} in memory (it is on the device 'meta')",
-        "load the model without device_map or offloading to disk, or use accelerate.cpu_offload, whose weights can be fetched",
+        "load the model with its weights, or offload it with accelerate.cpu_offload or disk_offload, from where they are fetched",
     )
 
 

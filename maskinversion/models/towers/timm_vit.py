@@ -78,7 +78,8 @@ class TimmViT(Tower):
         position = None
         if trunk.pos_embed is not None:
             over_patches_only = getattr(trunk, "no_embed_class", False) or not self.prefix
-            position = positions(held(trunk, "pos_embed"), grid, trunk.patch_embed.grid_size, 0 if over_patches_only else self.prefix)
+            first_ones = 0 if over_patches_only else self.prefix
+            position = positions(held(trunk, "pos_embed"), grid, trunk.patch_embed.grid_size, first_ones)
             if over_patches_only:
                 patches, position = patches + position, None
         tokens = torch.cat([*first, patches], dim=1)
