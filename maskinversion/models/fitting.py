@@ -55,7 +55,9 @@ def fit(model: Any, weights: Mapping[str, Tensor], name: str, made_for: str) -> 
                 raise ModelError(f"{name} is quantised ({key} is {value.dtype}): take the weights in float32 or float16")
         model.load_state_dict(given)
         return
-    raise ModelError(f"the weights of {name} do not fit {made_for} ({why}): choose the model that they were made for{hint(weights)}")
+    raise ModelError(
+        f"the weights of {name} do not fit {made_for} ({why}): choose the model that they were made for{hint(weights)}"
+    )
 
 
 def adjusted(weights: dict[str, Tensor], model: Any, own: Mapping[str, Tensor]) -> dict[str, Tensor]:

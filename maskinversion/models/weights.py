@@ -50,8 +50,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if kind == TORCH and pickles_are_unsafe():
         raise ModelError(refused(path))
     try:
-        # The suffix decides nothing; torch.load unpickles tensors, numbers, texts, lists and dicts only.
-        found = load_file(path) if kind == SAFETENSORS else torch.load(path, map_location="cpu", weights_only=True)
+        if kind == SAFETENSORS:
+            found = load_file(path)
+        else:
+            with open(path, "rb") as file:  # by its name torch would take some for safetensors
+                found = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(f"{path} was refused: it is not plain weights and could run code. Use a safetensors file") from error
     except SafetensorError as error:
