@@ -30,6 +30,7 @@ from ..packages import require, require_part
 from ..pictures import as_masks, as_pixels
 from ..tokens import LocalizedTokens
 from .diffusion_settings import Settings
+from .variants import variant_in
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -323,7 +324,8 @@ def load_decoder(
     with loading_advice(name):
         # Each version ignores the other's word for it, and loads float32.
         word = "dtype" if TorchVersion(diffusers.__version__) >= "0.40" else "torch_dtype"
-        pipeline = require_part("diffusers", kind, USE).from_pretrained(source, use_safetensors=True, **{word: dtype})
+        options = {word: dtype, "variant": variant_in(folder)}
+        pipeline = require_part("diffusers", kind, USE).from_pretrained(source, use_safetensors=True, **options)
     pipeline.set_progress_bar_config(disable=True)
     if kind in KANDINSKY:
         width = pipeline.unet.config.encoder_hid_dim
@@ -388,6 +390,8 @@ def as_picture(pixels: Tensor) -> Image.Image:
 def loading_advice(name: str) -> Iterator[None]:
     try:
         yield
+    except ModelError:
+        raise
     except (OSError, ValueError, ImportError) as error:
         advice = "a folder needs all its parts as .safetensors; a name needs internet the first time"
         raise ModelError(f"{name} could not be loaded ({first_line(error)}): {advice}") from error
