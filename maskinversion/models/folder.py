@@ -1,16 +1,19 @@
 """A CLIP in a folder: open_clip_config.json, its weights, and its tokenizer where that is not CLIP's own."""
 
-import json
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from ..errors import ModelError
-from .weights import WEIGHT_SUFFIXES
+from ..errors import MaskInversionError, ModelError
+from ..files import read_json
+from .weights import WEIGHT_SUFFIXES, check_counts, check_size, numbers_in
 
 CONFIG = "open_clip_config.json"
+FILTERS = ("bicubic", "bilinear")
 
 
 def weights_in(folder: Path) -> Path:
@@ -30,7 +33,8 @@ def from_folder(folder: Path, weights: str) -> tuple[nn.Module, Callable[[], Cal
     import open_clip
 
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = read_json(folder / CONFIG, ModelError)
+        check_counts(config, str(folder / CONFIG))
         model_config, preprocess = config["model_cfg"], config.get("preprocess_cfg", {})
         text = model_config["text_cfg"]
         text["hf_model_pretrained"] = model_config["vision_cfg"]["timm_model_pretrained"] = False  # all weights are in the folder
@@ -38,8 +42,14 @@ def from_folder(folder: Path, weights: str) -> tuple[nn.Module, Callable[[], Cal
             kind = open_clip.CoCa if "multimodal_cfg" in model_config else open_clip.CustomTextCLIP
         else:
             kind = open_clip.CLIP
+        if not text.get("hf_model_name") and not model_config["vision_cfg"].get("timm_model_name"):
+            with torch.device("meta"):  # the others know their sizes by name
+                check_size(kind(**model_config), numbers_in(Path(weights)), str(folder / CONFIG))
         model: Any = kind(**model_config)
-    except (KeyError, TypeError, AttributeError, AssertionError) as error:
+        check_preprocess(preprocess)
+    except MaskInversionError:
+        raise
+    except Exception as error:  # numbers that cannot be make open_clip raise nearly everything
         raise ModelError(f"{folder / CONFIG} does not describe a model of open_clip ({error!r})") from error
     open_clip.load_checkpoint(model, weights)
     model.visual.preprocess_cfg = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD, **preprocess}
@@ -53,3 +63,13 @@ def from_folder(folder: Path, weights: str) -> tuple[nn.Module, Callable[[], Cal
         return open_clip.tokenizer.HFTokenizer(str(folder), **options)
 
     return model, tokenizer
+
+
+def check_preprocess(preprocess: dict) -> None:
+    """Raises ValueError for colours and filters that no model has seen."""
+    for what, least in (("mean", -1e6), ("std", 1e-6)):
+        colour = preprocess.get(what) or [1.0, 1.0, 1.0]
+        if len(colour) != 3 or not all(isinstance(value, int | float) and isfinite(value) and value >= least for value in colour):
+            raise ValueError(f"{what} is {colour!r}")
+    if preprocess.get("interpolation") not in (None, *FILTERS):
+        raise ValueError(f"interpolation is {preprocess['interpolation']!r}")

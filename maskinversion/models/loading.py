@@ -1,6 +1,7 @@
 """Get a frozen CLIP from the pack itself, from open_clip's names, from a folder or from a weights file."""
 
 import difflib
+import os
 import pickle
 from collections.abc import Callable
 from functools import cached_property
@@ -11,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ..bundled import BUNDLED
-from ..errors import InputError, ModelError, first_line
+from ..errors import InputError, MaskInversionError, ModelError, first_line
+from ..files import check_file
 from .clip import Clip
 from .folder import CONFIG, from_folder, weights_in
 from .towers import tower_of
-from .weights import WEIGHT_SUFFIXES, check_pickle, check_weights_file, pickles_are_unsafe
+from .weights import WEIGHT_SUFFIXES, check_finite, check_pickle, check_weights_file, pickles_are_unsafe
 
 FOLDER = "local-dir:"
 USUAL_VOCABULARY = 49408  # of CLIP's byte pair encoding
@@ -51,16 +53,15 @@ def load_clip(
             loaded, tokenizer = from_folder(architecture, str(weights))
         else:
             loaded, tokenizer = by_name(architecture, weights)
-    except ModelError:
+        loaded = loaded.eval().requires_grad_(False).to(device, dtype)
+        check_finite(loaded.state_dict(), source)
+        return Clip(name, tower_of(loaded), loaded, LazyTokenizer(name, tokenizer))
+    except (MaskInversionError, MemoryError):
         raise
     except pickle.UnpicklingError as error:
         raise ModelError(f"{source} was refused: it is not plain weights and could run code. Use a safetensors file") from error
-    except RuntimeError as error:
+    except Exception as error:  # weights of another model make open_clip raise nearly everything
         raise ModelError(explain(error, source, architecture, weights)) from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{source} could not be loaded: {error}") from error
-    loaded = loaded.eval().requires_grad_(False).to(device, dtype)
-    return Clip(name, tower_of(loaded), loaded, LazyTokenizer(name, tokenizer))
 
 
 def by_name(architecture: str, weights: str | None) -> tuple[nn.Module, Callable[[], Callable]]:
@@ -111,15 +112,14 @@ def resolve(source: str, model: str | None) -> tuple[str, str | Path, str | None
     """The name to show; open_clip's architecture name and its tag or weights file, or a folder and its weights file."""
     if source == "bundled" or source.startswith(FOLDER):
         folder = BUNDLED if source == "bundled" else Path(source.removeprefix(FOLDER))
-        if not (folder / CONFIG).is_file():
+        if not os.path.isfile(folder / CONFIG):
             raise ModelError(f"{folder} is not a model folder: it has no {CONFIG}")
         weights = weights_in(folder)
         check_weights_file(weights)
         return "bundled" if source == "bundled" else folder.name, folder, str(weights)
     if Path(source).suffix in WEIGHT_SUFFIXES:
         path = Path(source)
-        if not path.is_file():
-            raise ModelError(f"there is no file {path}")
+        check_file(path, ModelError)
         if model is None:
             raise ModelError(f"{path.name} does not say which architecture it is for: also give model=, such as model='ViT-L-14'")
         check_weights_file(path)
@@ -153,12 +153,12 @@ def suggest(name: str, known: list[str]) -> str:
     )
 
 
-def explain(error: RuntimeError, source: str, architecture: str | Path, weights: str | None) -> str:
+def explain(error: Exception, source: str, architecture: str | Path, weights: str | None) -> str:
     first = first_line(error)
     named = CONFIG if isinstance(architecture, Path) else architecture
     if "state_dict" in first or "size mismatch" in str(error):
         return f"the weights of {source} do not fit {named}: choose the model that they were made for"
-    if weights and not Path(weights).is_file():
+    if weights and not os.path.isfile(weights):
         return (
             f"the weights of {source} could not be downloaded ({first}). Without internet use 'bundled', or a file that you "
             f"already have, with model={architecture!r}"

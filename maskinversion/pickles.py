@@ -1,14 +1,14 @@
-"""Reading a pickle that holds plain data without ever running what is in it."""
+"""Pickles: read where they hold plain data, without ever running what is in them; walked where PyTorch reads them."""
 
 import io
 import os
 import pickle
 import pickletools
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from ..errors import InputError, first_line
-from ..files import check_file
+from .errors import InputError, first_line
+from .files import check_file
 
 # Of the largest published file, RefCOCOg's: 9 million instructions, half a million containers.
 LARGEST = 2**28  # bytes
@@ -17,7 +17,8 @@ MOST_CONTAINERS = 2**22
 LONGEST_NUMBER = 2**63
 
 NAMES = ("GLOBAL", "STACK_GLOBAL", "INST")  # what looks up a function or a class
-MAKERS = {"EMPTY_LIST", "LIST", "EMPTY_DICT", "DICT", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_SET", "FROZENSET"}
+EMPTY = {"EMPTY_LIST", "EMPTY_DICT", "EMPTY_TUPLE", "EMPTY_SET"}
+MAKERS = EMPTY | {"LIST", "DICT", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET"}
 REMEMBERS = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
 RECALLS = {"GET", "BINGET", "LONG_BINGET"}
 CONTAINERS = (pickletools.pylist, pickletools.pydict, pickletools.pytuple, pickletools.pyset, pickletools.pyfrozenset)
@@ -41,7 +42,7 @@ def read_plain_pickle(path: str | os.PathLike) -> Any:
         raise InputError(f"{path} has more than {LARGEST} bytes, which no file of expressions needs: it is not read")
     try:
         content = Path(path).read_bytes()
-        check_steps(content)
+        check_steps(io.BytesIO(content), names=False)
         return PlainUnpickler(io.BytesIO(content), encoding="latin1").load()
     except InputError as error:
         raise InputError(f"{path} was refused: {error}. Get it from its publisher, or give the same content as .json") from error
@@ -56,19 +57,19 @@ def read_plain_pickle(path: str | os.PathLike) -> Any:
         raise InputError(f"{path} is not a complete pickle ({type(error).__name__}: {first_line(error)})") from error
 
 
-def check_steps(content: bytes) -> None:
-    """Raises InputError for what could exhaust the memory or the C stack of who follows these instructions.
+def check_steps(file: BinaryIO, names: bool = True) -> None:
+    """Raises InputError for a pickle that could exhaust the memory or the C stack of who follows its instructions.
 
     Follows them as far as needed to know the kind of everything on the pickle's stack: keys of dicts and elements of sets must be
-    texts or numbers, since a tuple of tuples is hashed by as many calls, one inside the other, as it is deep. A name is left to
-    `find_class`, which refuses it.
+    texts or numbers, since a tuple of tuples is hashed by as many calls, one inside the other, as it is deep. file: read up to the
+    end of the pickle. names: whether to go on after what looks up a function or a class, for a reader that knows which it allows.
     """
     stack: list[pickletools.StackObject] = []
     memo: dict[int, pickletools.StackObject] = {}
     marks: list[int] = []
     containers = 0
-    for step, (code, argument, _) in enumerate(pickletools.genops(content)):
-        if code.name in NAMES:
+    for step, (code, argument, _) in enumerate(pickletools.genops(file)):
+        if code.name in NAMES and not names:
             return
         if step > MOST_STEPS:
             raise InputError(f"it has more than {MOST_STEPS} instructions")
