@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from numbers import Integral
 from reprlib import repr as shown
 
 import torch.nn.functional as F
@@ -104,7 +103,7 @@ def check_size(size: object, what: str) -> None:
     if (
         not isinstance(size, tuple)
         or len(size) != 2
-        or not all(isinstance(side, Integral) and not isinstance(side, bool) and side >= 1 for side in size)
+        or not all(isinstance(side, int) and not isinstance(side, bool) and side >= 1 for side in size)
         or size[0] * size[1] > LARGEST
     ):
         raise InputError(f"{what} is {shown(size)}; it must be height and width in pixels, at most {LARGEST} pixels in all")

@@ -5,7 +5,7 @@ import os
 import pickle
 import pickletools
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from .errors import InputError, first_line
 from .files import check_file
@@ -57,7 +57,7 @@ def read_plain_pickle(path: str | os.PathLike) -> Any:
         raise InputError(f"{path} is not a complete pickle ({type(error).__name__}: {first_line(error)})") from error
 
 
-def check_steps(file: BinaryIO, names: bool = True) -> None:
+def check_steps(file: IO[bytes], names: bool = True) -> None:
     """Raises InputError for a pickle that could exhaust the memory or the C stack of who follows its instructions.
 
     Follows them as far as needed to know the kind of everything on the pickle's stack: keys of dicts and elements of sets must be
@@ -65,7 +65,7 @@ def check_steps(file: BinaryIO, names: bool = True) -> None:
     end of the pickle. names: whether to go on after what looks up a function or a class, for a reader that knows which it allows.
     """
     stack: list[pickletools.StackObject] = []
-    memo: dict[int, pickletools.StackObject] = {}
+    memo: dict[Any, pickletools.StackObject] = {}
     marks: list[int] = []
     containers = 0
     for step, (code, argument, _) in enumerate(pickletools.genops(file)):
@@ -76,7 +76,7 @@ def check_steps(file: BinaryIO, names: bool = True) -> None:
         if isinstance(argument, int) and not -LONGEST_NUMBER <= argument < LONGEST_NUMBER:
             raise InputError("it has a number of more than 64 bits")
         if code.name in REMEMBERS:
-            place = len(memo) if code.name == "MEMOIZE" else argument
+            place: Any = len(memo) if code.name == "MEMOIZE" else argument
             if not 0 <= place <= step:  # who writes pickles counts from 0
                 raise InputError(f"it remembers something as number {place}, and has done {step} steps")
             memo[place] = stack[-1]

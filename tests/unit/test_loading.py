@@ -146,7 +146,7 @@ def test_a_folder_is_read_as_open_clip_reads_it(tmp_path, bundled):
 def test_a_folder_that_is_damaged(tmp_path):
     (tmp_path / "open_clip_config.json").write_text("{}")
     (tmp_path / "open_clip_model.safetensors").write_bytes(b"")
-    with pytest.raises(mi.ModelError, match="not a safetensors file, or it is not complete|not a complete safetensors file"):
+    with pytest.raises(mi.ModelError, match="not a safetensors file, or it is not complete"):
         mi.load_clip(f"local-dir:{tmp_path}")
     shutil.copy(BUNDLED / "open_clip_model.safetensors", tmp_path)
     with pytest.raises(mi.ModelError, match="does not describe a model of open_clip"):
