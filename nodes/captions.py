@@ -5,7 +5,7 @@ from pathlib import Path
 from comfy_api.latest import io
 
 from ..maskinversion.identity import check_made_with
-from ..maskinversion.models.weights import is_weights
+from ..maskinversion.models.content import is_weights
 from ..maskinversion.operations import embeddings_of
 from ..maskinversion.tasks.caption import BUNDLED_CAPTIONER, TOKENIZER_FILES, retrieve
 from ..maskinversion.tasks.decoding import Decoding

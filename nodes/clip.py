@@ -5,7 +5,7 @@ from pathlib import Path
 from comfy_api.latest import io
 
 from ..maskinversion.models.catalogue import pretrained_names, readable_architectures
-from ..maskinversion.models.weights import is_weights
+from ..maskinversion.models.content import is_weights
 from .support.files import NOTHING_FOUND, every_file, located, relative, stamp
 from .support.managed import InUse, ManagedClip
 from .support.types import CATEGORY, ClipSocket

@@ -1,30 +1,35 @@
 """A CLIP in a folder: open_clip_config.json, its weights, and its tokenizer where that is not CLIP's own."""
 
+import os
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from ..errors import ModelError
+from ..errors import MaskInversionError, ModelError
 from ..files import read_json
-from .fitting import NATIVE, fit
-from .weights import is_weights, read_weights
+from .content import is_weights
+from .fitting import NATIVE, described, fit
+from .weights import check_counts, check_size, read_weights
 
 CONFIG = "open_clip_config.json"
+FILTERS = ("bicubic", "bilinear")
 
 
 def check_folder(folder: Path) -> None:
     """Raises ModelError for what is not a model's folder, and says what it is."""
-    if (folder / CONFIG).is_file():
+    if os.path.isfile(folder / CONFIG):
         return
-    if folder.is_file():
+    if os.path.isfile(folder):
         raise ModelError(f"{folder} is a file: give it without 'local-dir:', and its architecture as model=")
-    if (folder / "model_index.json").is_file():
+    if os.path.isfile(folder / "model_index.json"):
         raise ModelError(f"{folder} is a pipeline of diffusers, not a CLIP: it may have one in its folder image_encoder, {NATIVE}")
-    if (folder / "config.json").is_file():
+    if os.path.isfile(folder / "config.json"):
         raise ModelError(f"{folder} is a folder of transformers (it has a config.json and no {CONFIG}): {NATIVE}")
-    found = sorted(file.name for file in folder.iterdir() if is_weights(file)) if folder.is_dir() else []
+    found = sorted(file.name for file in folder.iterdir() if is_weights(file)) if os.path.isdir(folder) else []
     more = f". For its {found[0]} alone give that file, and its architecture as model=" if found else ""
     raise ModelError(f"{folder} is not a model folder: it has no {CONFIG}{more}")
 
@@ -57,6 +62,7 @@ def from_folder(folder: Path) -> tuple[nn.Module, Callable[[], Callable]]:
 
     weights = read_weights(weights_in(folder))
     config = read_json(folder / CONFIG, ModelError)
+    check_counts(config, str(folder / CONFIG))
     try:
         model_config, preprocess = config["model_cfg"], config.get("preprocess_cfg", {})
         text = model_config["text_cfg"]
@@ -65,8 +71,17 @@ def from_folder(folder: Path) -> tuple[nn.Module, Callable[[], Callable]]:
             kind = open_clip.CoCa if "multimodal_cfg" in model_config else open_clip.CustomTextCLIP
         else:
             kind = open_clip.CLIP
+        if not text.get("hf_model_name") and not model_config["vision_cfg"].get("timm_model_name"):
+            there = sum(weight.numel() for weight in weights.values())
+            with torch.device("meta"):  # the others know their sizes by name
+                check_size(kind(**model_config), there, str(folder / CONFIG))
         model: Any = kind(**model_config)
-    except (KeyError, TypeError, AttributeError, AssertionError, ArithmeticError, ValueError, RuntimeError) as error:
+        check_preprocess(preprocess)
+    except MaskInversionError as error:
+        if what := described(weights):
+            raise ModelError(f"{folder} {what}") from error
+        raise
+    except Exception as error:  # numbers that cannot be make open_clip raise nearly everything
         raise ModelError(f"{folder / CONFIG} does not describe a model of open_clip ({error!r})") from error
     fit(model, weights, str(folder), CONFIG)
     model.visual.preprocess_cfg = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD, **preprocess}
@@ -80,3 +95,13 @@ def from_folder(folder: Path) -> tuple[nn.Module, Callable[[], Callable]]:
         return open_clip.tokenizer.HFTokenizer(str(folder), **options)
 
     return model, tokenizer
+
+
+def check_preprocess(preprocess: dict) -> None:
+    """Raises ValueError for colours and filters that no model has seen."""
+    for what, least in (("mean", -1e6), ("std", 1e-6)):
+        colour = preprocess.get(what) or [1.0, 1.0, 1.0]
+        if len(colour) != 3 or not all(isinstance(value, int | float) and isfinite(value) and value >= least for value in colour):
+            raise ValueError(f"{what} is {colour!r}")
+    if preprocess.get("interpolation") not in (None, *FILTERS):
+        raise ValueError(f"interpolation is {preprocess['interpolation']!r}")

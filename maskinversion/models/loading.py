@@ -1,6 +1,7 @@
 """Get a frozen CLIP from the pack itself, from open_clip's names, from a folder or from a weights file."""
 
 import difflib
+import os
 import pickle
 from collections.abc import Callable
 from functools import cached_property
@@ -11,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from ..bundled import BUNDLED
-from ..errors import InputError, ModelError, first_line
+from ..errors import InputError, MaskInversionError, ModelError, first_line
 from .catalogue import configurations, readable_architectures
 from .clip import Clip
+from .content import is_weights
 from .fitting import described, fit, hint, is_openai
 from .folder import check_folder, from_folder
 from .towers import tower_of, unwrapped
-from .weights import check_pickle, is_weights, pickles_are_unsafe, read_weights
+from .weights import check_finite, check_pickle, pickles_are_unsafe, read_weights
 
 FOLDER, HUB = "local-dir:", "hf-hub:"
 RANDOM = "random"
@@ -51,16 +53,15 @@ def load_clip(
     device = usable_device(device)
     try:
         name, loaded, tokenizer = find(source, model)
-    except ModelError:
+        loaded = loaded.eval().requires_grad_(False).to(device, dtype)
+        check_finite(loaded.state_dict(), source)
+        return Clip(name, tower_of(loaded), loaded, LazyTokenizer(name, tokenizer))
+    except (MaskInversionError, MemoryError):
         raise
     except pickle.UnpicklingError as error:
         raise ModelError(f"{source} was refused: it is not plain weights and could run code. Use a safetensors file") from error
-    except RuntimeError as error:
+    except Exception as error:  # weights of another model make open_clip raise nearly everything
         raise ModelError(explain(error, source)) from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{source} could not be loaded: {first_line(error)}") from error
-    loaded = loaded.eval().requires_grad_(False).to(device, dtype)
-    return Clip(name, tower_of(loaded), loaded, LazyTokenizer(name, tokenizer))
 
 
 def find(source: str, model: str | None) -> tuple[str, nn.Module, Callable[[], Callable]]:
@@ -71,10 +72,10 @@ def find(source: str, model: str | None) -> tuple[str, nn.Module, Callable[[], C
         return source, *from_folder(BUNDLED)
     if source.startswith(HUB):
         raise ModelError(f"{source} is a name on a hub: download its files into a folder, and give that as '{FOLDER}FOLDER'")
-    if source.startswith(FOLDER) or (path.is_dir() and architecture not in configurations()):
+    if source.startswith(FOLDER) or (os.path.isdir(path) and architecture not in configurations()):
         check_folder(path)
         return path.name, *from_folder(path)
-    if is_weights(path) or (path.exists() and not path.is_dir()):
+    if is_weights(path) or (os.path.exists(path) and not os.path.isdir(path)):
         return from_file(path, model)
     check_tag(check_architecture(architecture), tag)
     return source, *by_name(architecture, tag)
@@ -188,11 +189,11 @@ def suggest(name: str, known: list[str]) -> str:
     )
 
 
-def explain(error: RuntimeError, source: str) -> str:
+def explain(error: Exception, source: str) -> str:
     first, architecture = first_line(error), source.partition("/")[0]
     if "state_dict" in first or "size mismatch" in str(error):
         return f"the weights of {source} do not fit {architecture}: choose the model that they were made for"
-    if "/" in source and not Path(source).exists():
+    if "/" in source and not os.path.exists(source):
         return (
             f"the weights of {source} could not be downloaded ({first}). Without internet use 'bundled', or a file that you "
             f"already have, with model={architecture!r}"

@@ -6,7 +6,7 @@ embedding, `image_embeds` or `ip_adapter_image_embeds`. diffusers is imported wh
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.torch_version import TorchVersion
 
 from ..bundled import BUNDLED
-from ..errors import InputError, ModelError, first_line, memory_advice
+from ..errors import InputError, MaskInversionError, ModelError, first_line, memory_advice
 from ..geometry import resize
 from ..identity import check_made_for, check_same_clip
 from ..models.loading import load_clip
@@ -29,6 +28,7 @@ from ..operations import embeddings_of
 from ..packages import require, require_part
 from ..pictures import as_masks, as_pixels
 from ..tokens import LocalizedTokens
+from .decoder_files import INDEX, add_adapter, check_folder, check_weights, loading_advice, trained_with
 from .diffusion_settings import Settings
 from .variants import variant_in
 
@@ -45,8 +45,8 @@ INPAINTS = {
     "StableDiffusionXLPipeline": "StableDiffusionXLInpaintPipeline",
     "StableDiffusionXLInpaintPipeline": "StableDiffusionXLInpaintPipeline",
 }
-ABOUT = "clip.json"  # in a pipeline's folder: which CLIP it was trained with
 BUNDLED_DECODERS = {"bundled": BUNDLED / "decoder", "bundled-inpaint": BUNDLED / "decoder-inpaint"}
+LARGEST_SIDE = 8192  # pixels that a pipeline may be made for
 USE = "a picture of a token"
 OLDEST = "0.31"  # diffusers that this is tested with
 LESS = "make it smaller, load the pipeline with offload, or in float16"
@@ -226,6 +226,7 @@ class Decoder:
         against = self.against(negative, tokens).to(embeddings)
         if self.kind not in (*KANDINSKY, UNCLIP):
             pipeline.set_ip_adapter_scale(settings.adapter_scale)
+        check_steps(pipeline.scheduler, settings.steps, self.name)
         total = len(embeddings) * settings.count
         picture = f"a picture of {size['width']} x {size['height']} px"
         with self.placed(pipeline):
@@ -233,7 +234,7 @@ class Decoder:
                 step = Steps(number + 1, total, pipeline, callback)
                 arguments = self.conditioning(embeddings[number // settings.count], against, settings, pipeline, step)
                 generator = torch.Generator().manual_seed((settings.seed + number) % 2**63)
-                with memory_advice(f"{picture} with {self.name}", LESS):
+                with painting_advice(self.name), memory_advice(f"{picture} with {self.name}", LESS):
                     found = pipeline(
                         **arguments,
                         **inputs,
@@ -243,7 +244,13 @@ class Decoder:
                         generator=generator,
                         output_type="np",
                     )
-                yield torch.from_numpy(found.images[0]).float()
+                painted = torch.from_numpy(found.images[0]).float()
+                if not painted.isfinite().all():
+                    raise ModelError(
+                        f"{self.name} painted nothing but NaN: load it in float32, or download it again, since its files may be "
+                        f"damaged"
+                    )
+                yield painted
 
     def against(self, negative: Sequence[LocalizedTokens] | None, tokens: Sequence[LocalizedTokens]) -> Tensor:
         """What the guidance leads away from [D]."""
@@ -315,17 +322,22 @@ def load_decoder(
         name = f"the {name} decoder"
     elif folder.is_dir():
         name = folder.name
-    if folder.is_dir() and not (folder / "model_index.json").is_file():
-        raise ModelError(f"{folder} is not a folder of diffusers: it has no model_index.json")
+    if folder.is_dir() and not os.path.isfile(folder / INDEX):
+        raise ModelError(f"{folder} is not a folder of diffusers: it has no {INDEX}")
+    fingerprint = trained_with(folder)
     with loading_advice(name):
         kind = diffusers.DiffusionPipeline.load_config(source).get("_class_name")
     if kind not in SUPPORTED:
         raise ModelError(f"{name} is a {kind}, which takes no CLIP image embedding here: use one of {', '.join(SUPPORTED)}")
     with loading_advice(name):
+        variant = variant_in(folder)
+        if folder.is_dir():
+            check_folder(folder)
         # Each version ignores the other's word for it, and loads float32.
         word = "dtype" if TorchVersion(diffusers.__version__) >= "0.40" else "torch_dtype"
-        options = {word: dtype, "variant": variant_in(folder)}
-        pipeline = require_part("diffusers", kind, USE).from_pretrained(source, use_safetensors=True, **options)
+        pipeline = require_part("diffusers", kind, USE).from_pretrained(
+            source, use_safetensors=True, variant=variant, **{word: dtype}
+        )
     pipeline.set_progress_bar_config(disable=True)
     if kind in KANDINSKY:
         width = pipeline.unet.config.encoder_hid_dim
@@ -336,38 +348,16 @@ def load_decoder(
     else:
         width = add_adapter(pipeline, Path(adapter), name)
         name = f"{name} + {Path(adapter).stem}"
+    check_weights(pipeline, name)
     pipeline.to("cpu" if offload else device, silence_dtype_warnings=True)
-    about = json.loads((folder / ABOUT).read_text(encoding="utf-8")) if (folder / ABOUT).is_file() else {}
-    return Decoder(name, pipeline, width, torch.device(offload) if offload else None, about.get("clip_fingerprint"))
-
-
-def add_adapter(pipeline: Any, file: Path, name: str) -> int:
-    """Load a basic IP-Adapter into a pipeline; returns the width of the embeddings that it takes."""
-    parts = {"image_proj": {}, "ip_adapter": {}}
+    decoder = Decoder(name, pipeline, width, torch.device(offload) if offload else None, fingerprint)
     try:
-        with safe_open(file, framework="pt") as opened:
-            for key in opened.keys():  # noqa: SIM118
-                part, _, rest = key.partition(".")
-                parts.setdefault(part, {})[rest] = opened.get_tensor(key)
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise ModelError(f"there is no file {file}") from error
-    except SafetensorError as error:
-        raise ModelError(f"{file.name} is not a complete safetensors file ({error})") from error
-    if "proj.weight" not in parts["image_proj"] or not parts["ip_adapter"]:
-        raise ModelError(
-            f"{file.name} is not a basic IP-Adapter. Plus, Full and FaceID adapters read more than one embedding: use, say, "
-            f"ip-adapter_sd15.safetensors or ip-adapter_sdxl.safetensors"
-        )
-    try:
-        pipeline.load_ip_adapter(
-            {"image_proj": parts["image_proj"], "ip_adapter": parts["ip_adapter"]},
-            subfolder="",
-            weight_name=file.name,
-            image_encoder_folder=None,
-        )
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise ModelError(f"{file.name} was made for another model than {name}: take the one for SD 1.5 or for SDXL") from error
-    return parts["image_proj"]["proj.weight"].shape[1]
+        possible = 1 <= decoder.side <= LARGEST_SIDE and width >= 1
+    except (TypeError, ValueError, ArithmeticError):
+        possible = False
+    if not possible:
+        raise ModelError(f"{name} has a sample_size or a width of embeddings that no pipeline has: its config is damaged")
+    return decoder
 
 
 def feathered(mask: Tensor, pixels: int) -> Tensor:
@@ -386,12 +376,25 @@ def as_picture(pixels: Tensor) -> Image.Image:
     return Image.fromarray((pixels[0].permute(1, 2, 0).cpu() * 255).round().byte().numpy())
 
 
+def check_steps(scheduler: Any, steps: int, name: str) -> None:
+    """Raises InputError for more steps than a scheduler has."""
+    trained = scheduler.config.num_train_timesteps
+    try:
+        scheduler.set_timesteps(steps)
+        fits = scheduler.timesteps.max() < trained
+    except Exception:  # each kind of scheduler has its own
+        fits = False
+    if not fits:
+        most = trained - (scheduler.config.get("steps_offset") or 0)
+        raise InputError(f"steps is {steps}; {name} has {most} at most" if steps > most else f"{name} cannot take {steps} steps")
+
+
 @contextmanager
-def loading_advice(name: str) -> Iterator[None]:
+def painting_advice(name: str) -> Iterator[None]:
     try:
         yield
-    except ModelError:
+    except MaskInversionError:
         raise
-    except (OSError, ValueError, ImportError) as error:
-        advice = "a folder needs all its parts as .safetensors; a name needs internet the first time"
-        raise ModelError(f"{name} could not be loaded ({first_line(error)}): {advice}") from error
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        advice = "its parts may not be of one model, or are damaged"
+        raise ModelError(f"{name} could not paint ({first_line(error)}): {advice}") from error

@@ -213,7 +213,7 @@ class NativeClipVision(TransformersViT):
         return torch.float32
 
     def own(self, pixels: Tensor) -> Tensor:
-        found = self.model(pixel_values=pixels)[2]
+        found = self.model(pixel_values=pixels, intermediate_output=-2)[2]  # as ComfyUI asks for it
         return found if found.ndim == 2 else found.mean(1)
 
 
