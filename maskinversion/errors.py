@@ -5,7 +5,11 @@ from contextlib import contextmanager
 
 
 class MaskInversionError(Exception):
-    """Base class of every error that this library raises on purpose."""
+    """Base class of every error that this library raises on purpose. Its message can be written in UTF-8, whatever the names of
+    files in it are: what cannot be sent or logged stops ComfyUI's queue."""
+
+    def __init__(self, message: object = ""):
+        super().__init__(encodable(str(message)))
 
 
 class InputError(MaskInversionError, ValueError):
@@ -36,11 +40,20 @@ def memory_advice(what: str, advice: str) -> Iterator[None]:
     except MemoryLimitError:  # which has better advice
         raise
     except (MemoryError, RuntimeError) as error:
-        words = str(error).lower()
-        by_class = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, on any device
-        if not by_class and "out of memory" not in words and "allocate" not in words:
+        if not out_of_memory(error):
             raise
         raise MemoryLimitError(f"there is not enough memory for {what}: {advice}") from error
+
+
+def out_of_memory(error: BaseException) -> bool:
+    words = str(error).lower()
+    by_class = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, on any device
+    return by_class or "out of memory" in words or "allocate" in words
+
+
+def encodable(text: str) -> str:
+    """A text with what UTF-8 cannot write, as in names of files in another encoding, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def first_line(error: BaseException) -> str:

@@ -52,6 +52,17 @@ def read_json(path: str | os.PathLike, kind: type[MaskInversionError] = InputErr
     return json_object(text, str(path), kind)
 
 
+def read_lines(path: str | os.PathLike) -> list[str]:
+    """Of a text file in UTF-8, with a byte order mark or without. Raises InputError for anything else."""
+    check_file(path)
+    try:
+        return Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not a text in UTF-8 ({first_line(error)}): save it as one") from error
+    except OSError as error:
+        raise InputError(f"{path} could not be read ({first_line(error)})") from error
+
+
 def json_object(text: str, what: str, kind: type[MaskInversionError] = InputError) -> dict:
     """The object that a text in JSON is. what: the beginning of the message, where it is none."""
     try:

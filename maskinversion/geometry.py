@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from reprlib import repr as shown
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,6 +12,7 @@ from .settings import FITS
 
 WHOLE = ("stretch", "aspect")  # the whole image covers the whole canvas
 
+LARGEST = 2**28  # pixels of a picture; Pillow opens fewer
 LONGEST = 100  # times the other side: of a longer picture `crop` would see next to nothing, after enlarging all of it
 
 
@@ -21,6 +23,8 @@ class Geometry:
     fit: `stretch` squashes to the model's size (as the published reference), `pad` keeps the aspect and fills the rest,
     `crop` keeps the aspect and cuts what sticks out around the middle, `aspect` fills a canvas that has the image's own aspect
     (see `canvas_size`).
+
+    Raises InputError for sizes that no picture has, and for a picture that is too long and thin for `crop`.
     """
 
     image_size: tuple[int, int]
@@ -28,8 +32,10 @@ class Geometry:
     fit: str = "stretch"
 
     def __post_init__(self):
-        if self.fit not in FITS:
-            raise InputError(f"fit is {self.fit!r}; it must be one of {', '.join(FITS)}")
+        if not isinstance(self.fit, str) or self.fit not in FITS:
+            raise InputError(f"fit is {shown(self.fit)}; it must be one of {', '.join(FITS)}")
+        for what in ("image_size", "model_size"):
+            check_size(getattr(self, what), what)
         if self.fit == "crop" and max(self.image_size) > LONGEST * min(self.image_size):
             raise InputError(
                 f"the picture of {self.image_size[1]} x {self.image_size[0]} px is too long and thin to be cut to the shape that "
@@ -87,7 +93,23 @@ class Geometry:
 
     @classmethod
     def from_dict(cls, data: dict) -> "Geometry":
-        return cls(tuple(data["image_size"]), tuple(data["model_size"]), data["fit"])
+        """Of what `to_dict` gave, which may have been JSON since. Raises InputError for anything else, with the field's name."""
+        for what in ("image_size", "model_size", "fit"):
+            if what not in data:
+                raise InputError(f"there is no {what}")
+        image, model = (tuple(size) if isinstance(size := data[what], list) else size for what in ("image_size", "model_size"))
+        return cls(image, model, data["fit"])
+
+
+def check_size(size: object, what: str) -> None:
+    """Raises InputError for what is no (height, width) in pixels that a picture can have."""
+    if (
+        not isinstance(size, tuple)
+        or len(size) != 2
+        or not all(isinstance(side, int) and not isinstance(side, bool) and side >= 1 for side in size)
+        or size[0] * size[1] > LARGEST
+    ):
+        raise InputError(f"{what} is {shown(size)}; it must be height and width in pixels, at most {LARGEST} pixels in all")
 
 
 def canvas_size(image: tuple[int, int], square: tuple[int, int], patch: tuple[int, int], fit: str) -> tuple[int, int]:

@@ -2,10 +2,9 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from reprlib import repr as shown
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,11 +12,23 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .compute.memory import check_room
-from .errors import InputError
+from .errors import InputError, encodable, first_line
+from .files import check_safetensors, json_object, written_whole
 from .geometry import Geometry
 
 FORMAT = "maskinversion-tokens-1"
-TENSORS = ("embeddings", "maps", "losses", "iou", "global_embedding")
+# What a file holds, and its dimensions: M tokens of D numbers, K steps, maps of H x W.
+TENSORS = {
+    "embeddings": ("M", "D"),
+    "maps": ("M", "H", "W"),
+    "losses": ("K", "M"),
+    "iou": ("M",),
+    "global_embedding": ("D",),
+}
+METADATA = ("model", "fingerprint", "geometry", "parameters")
+WIDENED = (torch.float16, torch.bfloat16)  # to float32
+TAKEN = (torch.float32, torch.float64)
+ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -63,46 +74,77 @@ class LocalizedTokens:
         return maps
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write a safetensors file; it appears only when it is complete."""
-        path = Path(path)
+        """Write a safetensors file; it appears only when it is complete. Raises InputError where there can be no such file."""
         tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in TENSORS}
         metadata = {
             "format": FORMAT,
-            "model": self.model,
+            "model": encodable(self.model),
             "fingerprint": self.fingerprint,
             "geometry": json.dumps(self.geometry.to_dict()),
             "parameters": json.dumps(self.parameters),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        try:
+        with written_whole(path) as partial:
             save_file(tensors, partial, metadata=metadata)
-            os.replace(partial, path)
-        except BaseException:
-            os.unlink(partial)
-            raise
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "LocalizedTokens":
-        """Read what `save` wrote. Raises InputError for any other file."""
+        """Read what `save` wrote. Raises InputError for any other file, and for one that is damaged, naming the field."""
+        check_safetensors(path)
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != FORMAT:
                     raise InputError(f"{path} is a safetensors file, but not one of localized tokens ({FORMAT})")
+                for name in sorted(TENSORS.keys() - file.keys()) + sorted(set(METADATA) - metadata.keys()):
+                    raise InputError(f"{path} is not complete: it has no {name}")
                 tensors = {name: file.get_tensor(name) for name in TENSORS}
-        except (FileNotFoundError, IsADirectoryError) as error:
-            raise InputError(f"there is no file {path}") from error
         except SafetensorError as error:
-            raise InputError(f"{path} is not a complete safetensors file ({error})") from error
-        return cls(
-            **tensors,
-            geometry=Geometry.from_dict(json.loads(metadata["geometry"])),
-            model=metadata["model"],
-            fingerprint=metadata["fingerprint"],
-            parameters=json.loads(metadata["parameters"]),
-        )
+            raise InputError(f"{path} is not a complete safetensors file ({first_line(error)})") from error
+        except OSError as error:
+            raise InputError(f"{path} could not be read ({first_line(error)})") from error
+        try:
+            geometry, parameters = (json_object(metadata[name], name) for name in ("geometry", "parameters"))
+            operations = parameters.get("operations", [])
+            if not isinstance(operations, list) or not all(isinstance(one, dict) for one in operations):
+                raise InputError(f"parameters.operations is {shown(operations)}; it must be a list of objects")
+            found = cls(
+                **checked(tensors),
+                geometry=Geometry.from_dict(geometry),
+                model=metadata["model"],
+                fingerprint=metadata["fingerprint"],
+                parameters=parameters,
+            )
+            if tuple(found.maps.shape[1:]) != found.geometry.model_size:
+                raise InputError(f"the maps are of {tuple(found.maps.shape[1:])}, and model_size is {found.geometry.model_size}")
+        except InputError as error:
+            raise InputError(f"{path} is damaged: {error}") from error
+        return found
+
+
+def checked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file by their names, in float32 or float64. Raises InputError for those that no inversion can have made."""
+    sizes: dict[str, int] = {}
+    found = {}
+    for name, dimensions in TENSORS.items():
+        tensor = tensors[name]
+        if tensor.dtype not in (*TAKEN, *WIDENED):
+            raise InputError(f"{name} has numbers of type {tensor.dtype}; they must be float32")
+        expected = tuple(sizes.get(one, "any") for one in dimensions)
+        shape = tuple(tensor.shape)
+        if len(shape) != len(dimensions) or any(sizes.setdefault(one, side) != side for one, side in zip(dimensions, shape)):
+            raise InputError(f"{name} has the shape {shape}; it must be ({', '.join(map(str, expected))})")
+        if 0 in shape and name != "losses":
+            raise InputError(f"{name} is empty: its shape is {shape}")
+        if not tensor.isfinite().all():
+            raise InputError(f"{name} has NaN or infinite numbers")
+        found[name] = tensor.float() if tensor.dtype in WIDENED else tensor
+    for name in ("embeddings", "global_embedding"):
+        lengths = found[name].norm(dim=-1)
+        if not (lengths.isfinite() & (lengths > 0)).all():
+            raise InputError(f"{name} has no direction: its length is 0, or more than can be written")
+    if found["maps"].min() < -ROUNDING or found["maps"].max() > 1 + ROUNDING:
+        raise InputError(f"maps has numbers from {found['maps'].min():.3g} to {found['maps'].max():.3g}; they must be in 0..1")
+    return found
 
 
 Sets = Sequence[LocalizedTokens]

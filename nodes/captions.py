@@ -5,7 +5,7 @@ from pathlib import Path
 from comfy_api.latest import io
 
 from ..maskinversion.identity import check_made_with
-from ..maskinversion.models.loading import WEIGHT_SUFFIXES
+from ..maskinversion.models.content import is_weights
 from ..maskinversion.operations import embeddings_of
 from ..maskinversion.tasks.caption import BUNDLED_CAPTIONER, TOKENIZER_FILES, retrieve
 from ..maskinversion.tasks.decoding import Decoding
@@ -176,7 +176,7 @@ def identity(source: str) -> tuple:
 
 
 def found_files() -> list[str]:
-    return relative([(base, file) for base, file in every_file(FOLDER) if file.suffix in WEIGHT_SUFFIXES])
+    return relative([(base, file) for base, file in every_file(FOLDER) if is_weights(file)])
 
 
 NODES = (LoadCaptioner, CaptionRegion, BestCaption)

@@ -5,7 +5,7 @@ from pathlib import Path
 from comfy_api.latest import io
 
 from ..maskinversion.models.catalogue import pretrained_names, readable_architectures
-from ..maskinversion.models.loading import WEIGHT_SUFFIXES
+from ..maskinversion.models.content import is_weights
 from .support.files import NOTHING_FOUND, every_file, located, relative, stamp
 from .support.managed import InUse, ManagedClip
 from .support.types import CATEGORY, ClipSocket
@@ -99,7 +99,7 @@ def found_files() -> list[str]:
     found = every_file(*FOLDERS)
     folders = [(base, file.parent) for base, file in found if file.name == "open_clip_config.json" and file.parent != base]
     inside = {folder for _, folder in folders}
-    files = [(base, file) for base, file in found if file.suffix in WEIGHT_SUFFIXES and file.parent not in inside]
+    files = [(base, file) for base, file in found if is_weights(file) and file.parent not in inside]
     return relative(files + folders)
 
 

@@ -1,5 +1,6 @@
 """Tokens in files: inside ComfyUI's output and input folders, and nowhere else."""
 
+import os
 from pathlib import Path
 
 import folder_paths
@@ -7,7 +8,7 @@ from comfy_api.latest import io, ui
 
 from ..maskinversion import InputError, LocalizedTokens
 from ..maskinversion.operations import stack
-from .support.files import NOTHING_FOUND
+from .support.files import NOTHING_FOUND, inside, relative, written_name
 from .support.token_outputs import outputs, result
 from .support.types import TOKENS_CATEGORY, Tokens, TokensSocket
 
@@ -38,12 +39,12 @@ class SaveTokens(io.ComfyNode):
     @classmethod
     def execute(cls, tokens: Tokens, filename_prefix: str) -> io.NodeOutput:
         base = folder_paths.get_output_directory()
-        inside = Path(base, filename_prefix).resolve()
-        if not folder_paths.is_within_directory(base, str(inside)) or inside == Path(base).resolve():
+        try:
+            folder, name, counter, _, _ = folder_paths.get_save_image_path(written_name(filename_prefix, base), base)
+        except OSError as error:
             raise InputError(
-                f"filename_prefix {filename_prefix!r} does not name a file in the output folder: write, say, tokens/region"
-            )
-        folder, name, counter, _, _ = folder_paths.get_save_image_path(filename_prefix, base)
+                f"filename_prefix {filename_prefix!r} cannot be written ({error.strerror}): choose another folder or name"
+            ) from error
         written = []
         for number, one in enumerate(tokens, counter):
             path = Path(folder, f"{name}_{number:05}_.safetensors")
@@ -86,8 +87,8 @@ def found_files() -> list[str]:
     """Files in the input folder, then those in the output folder, which end in `[output]`."""
     found = []
     for base, mark in ((folder_paths.get_input_directory(), ""), (folder_paths.get_output_directory(), OUTPUT)):
-        paths = sorted(Path(base).rglob("*.safetensors"))
-        found += [path.relative_to(base).as_posix() + mark for path in paths if not path.name.startswith(".")]
+        paths = sorted(path for path in Path(base).rglob("*.safetensors") if not path.name.startswith("."))
+        found += [name + mark for name in relative([(Path(base), path) for path in paths])]
     return found
 
 
@@ -95,8 +96,8 @@ def located(file: str) -> Path:
     """Raises InputError for a file that is not there, or not inside ComfyUI's two folders."""
     in_output = file.endswith(OUTPUT)
     base = folder_paths.get_output_directory() if in_output else folder_paths.get_input_directory()
-    path = Path(base, file.removesuffix(OUTPUT)).resolve()
-    if file == NOTHING_FOUND or not folder_paths.is_within_directory(base, str(path)) or not path.is_file():
+    path = inside(base, file.removesuffix(OUTPUT))
+    if file == NOTHING_FOUND or path is None or not os.path.isfile(path):
         missing = "there are no tokens yet" if file == NOTHING_FOUND else f"there is no {file} in {base}"
         raise InputError(f"{missing}: write some with Save Tokens, or put a file into {folder_paths.get_input_directory()}")
     return path

@@ -60,7 +60,7 @@ def whole_job(case: dict, visual: Any, image: torch.Tensor, pixels: torch.Tensor
     if case["method"] in ("exact", "fast"):
         import maskinversion as mi
 
-        clip = mi.load_clip(case["model"], device="cpu")
+        clip = mi.load_clip(f"{case['model']}/random", device="cpu")
         exact, fast = (
             mi.MaskInverter(clip, iterations=iterations, lr=lr, layers=case["layers"], image_size=case["size"], precision=precision)
             for precision in ("exact", "fast")

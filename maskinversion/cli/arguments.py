@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 def add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--clip", default="bundled", help="'bundled', NAME/TAG of open_clip, 'local-dir:FOLDER', or a weights file"
+        "--clip",
+        default="bundled",
+        help="'bundled', NAME/TAG of open_clip (NAME/random for random weights), 'local-dir:FOLDER', or a weights file",
     )
     command.add_argument("--architecture", help="of a weights file, such as ViT-L-14")
     command.add_argument("--device", help="cpu, cuda, mps (default: the best one here)")

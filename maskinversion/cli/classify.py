@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..files import check_file
+from ..files import read_lines
 from ..tasks.phrases import CLASS_TEMPLATE, NAMES, TEMPLATES
 from .arguments import add_inversion, add_masks, add_model, at_least_one, invert_files, make_inverter, saved_tokens
 
@@ -54,13 +54,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def lines_of(path: Path) -> list[str]:
-    """Of a text file in UTF-8, with a byte order mark or without."""
     try:
-        check_file(path)
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"the phrases could not be read from {path}: save it as text in UTF-8 ({error})") from error
-    except (OSError, InputError) as error:
+        return read_lines(path)
+    except InputError as error:
         raise InputError(f"the phrases could not be read: {error}") from error
 
 

@@ -24,8 +24,8 @@ from ..compute.memory import check_room
 from ..errors import InputError, first_line
 from ..files import check_file
 from ..geometry import resize
+from ..pickles import read_plain_pickle
 from ..pictures.files import open_picture
-from .plain_pickle import read_plain_pickle
 from .shapes import Segment, Union, check, decode, is_whole, picture_size, points_of
 
 

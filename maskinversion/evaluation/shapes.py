@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..errors import InputError
+from ..geometry import LARGEST
 from ..packages import require
 from ..pictures.files import open_picture
 
-LARGEST = 2**28  # pixels of a picture; Pillow opens fewer
 LONGEST_NUMBER = 7  # letters of a compressed run, 5 bits each
 
 

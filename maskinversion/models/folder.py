@@ -1,36 +1,69 @@
 """A CLIP in a folder: open_clip_config.json, its weights, and its tokenizer where that is not CLIP's own."""
 
-import json
+import os
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from ..errors import ModelError
-from .weights import WEIGHT_SUFFIXES
+from ..errors import MaskInversionError, ModelError
+from ..files import read_json
+from .content import is_weights
+from .fitting import NATIVE, described, fit
+from .weights import check_counts, check_size, read_weights
 
 CONFIG = "open_clip_config.json"
+FILTERS = ("bicubic", "bilinear")
+
+
+def check_folder(folder: Path) -> None:
+    """Raises ModelError for what is not a model's folder, and says what it is."""
+    if os.path.isfile(folder / CONFIG):
+        return
+    if os.path.isfile(folder):
+        raise ModelError(f"{folder} is a file: give it without 'local-dir:', and its architecture as model=")
+    if os.path.isfile(folder / "model_index.json"):
+        raise ModelError(f"{folder} is a pipeline of diffusers, not a CLIP: it may have one in its folder image_encoder, {NATIVE}")
+    if os.path.isfile(folder / "config.json"):
+        raise ModelError(f"{folder} is a folder of transformers (it has a config.json and no {CONFIG}): {NATIVE}")
+    found = sorted(file.name for file in folder.iterdir() if is_weights(file)) if os.path.isdir(folder) else []
+    more = f". For its {found[0]} alone give that file, and its architecture as model=" if found else ""
+    raise ModelError(f"{folder} is not a model folder: it has no {CONFIG}{more}")
 
 
 def weights_in(folder: Path) -> Path:
-    """The weights of a model's folder: safetensors before others, open_clip's own names before others, then by the alphabet.
+    """The weights of a model's folder: open_clip's own names before others, and then safetensors.
 
-    Raises ModelError when there are none.
+    Raises ModelError when there are none, or several that could be meant.
     """
-    found = [file for file in folder.iterdir() if file.suffix in WEIGHT_SUFFIXES]
+
+    def rank(file: Path) -> tuple[bool, bool]:
+        return not file.stem.lower().startswith("open_clip"), file.suffix.lower() != ".safetensors"
+
+    found = sorted(filter(is_weights, folder.iterdir()), key=lambda file: (rank(file), file.name))
     if not found:
         raise ModelError(f"{folder} has no weights: put an open_clip_model.safetensors into it")
-    return min(found, key=lambda file: (file.suffix != ".safetensors", not file.stem.startswith("open_clip"), file.name))
+    best = [file.name for file in found if rank(file) == rank(found[0])]
+    if len(best) > 1:
+        raise ModelError(
+            f"{folder} has several files of weights ({', '.join(best)}): keep the one that is meant, or call it "
+            f"open_clip_model{found[0].suffix.lower()} and the others something else"
+        )
+    return found[0]
 
 
-def from_folder(folder: Path, weights: str) -> tuple[nn.Module, Callable[[], Callable]]:
+def from_folder(folder: Path) -> tuple[nn.Module, Callable[[], Callable]]:
     """A model of a folder's own configuration, and what makes its tokenizer: as open_clip 3 reads `local-dir:`, which older ones
     do not know."""
     import open_clip
 
+    weights = read_weights(weights_in(folder))
+    config = read_json(folder / CONFIG, ModelError)
+    check_counts(config, str(folder / CONFIG))
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         model_config, preprocess = config["model_cfg"], config.get("preprocess_cfg", {})
         text = model_config["text_cfg"]
         text["hf_model_pretrained"] = model_config["vision_cfg"]["timm_model_pretrained"] = False  # all weights are in the folder
@@ -38,10 +71,19 @@ def from_folder(folder: Path, weights: str) -> tuple[nn.Module, Callable[[], Cal
             kind = open_clip.CoCa if "multimodal_cfg" in model_config else open_clip.CustomTextCLIP
         else:
             kind = open_clip.CLIP
+        if not text.get("hf_model_name") and not model_config["vision_cfg"].get("timm_model_name"):
+            there = sum(weight.numel() for weight in weights.values())
+            with torch.device("meta"):  # the others know their sizes by name
+                check_size(kind(**model_config), there, str(folder / CONFIG))
         model: Any = kind(**model_config)
-    except (KeyError, TypeError, AttributeError, AssertionError) as error:
+        check_preprocess(preprocess)
+    except MaskInversionError as error:
+        if what := described(weights):
+            raise ModelError(f"{folder} {what}") from error
+        raise
+    except Exception as error:  # numbers that cannot be make open_clip raise nearly everything
         raise ModelError(f"{folder / CONFIG} does not describe a model of open_clip ({error!r})") from error
-    open_clip.load_checkpoint(model, weights)
+    fit(model, weights, str(folder), CONFIG)
     model.visual.preprocess_cfg = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD, **preprocess}
 
     def tokenizer() -> Callable:
@@ -53,3 +95,13 @@ def from_folder(folder: Path, weights: str) -> tuple[nn.Module, Callable[[], Cal
         return open_clip.tokenizer.HFTokenizer(str(folder), **options)
 
     return model, tokenizer
+
+
+def check_preprocess(preprocess: dict) -> None:
+    """Raises ValueError for colours and filters that no model has seen."""
+    for what, least in (("mean", -1e6), ("std", 1e-6)):
+        colour = preprocess.get(what) or [1.0, 1.0, 1.0]
+        if len(colour) != 3 or not all(isinstance(value, int | float) and isfinite(value) and value >= least for value in colour):
+            raise ValueError(f"{what} is {colour!r}")
+    if preprocess.get("interpolation") not in (None, *FILTERS):
+        raise ValueError(f"interpolation is {preprocess['interpolation']!r}")

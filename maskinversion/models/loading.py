@@ -1,6 +1,7 @@
 """Get a frozen CLIP from the pack itself, from open_clip's names, from a folder or from a weights file."""
 
 import difflib
+import os
 import pickle
 from collections.abc import Callable
 from functools import cached_property
@@ -12,13 +13,17 @@ from torch import Tensor, nn
 
 from ..bundled import BUNDLED
 from ..compute.ambient import settled
-from ..errors import InputError, ModelError, first_line
+from ..errors import InputError, MaskInversionError, ModelError, first_line
+from .catalogue import configurations, readable_architectures
 from .clip import Clip
-from .folder import CONFIG, from_folder, weights_in
-from .towers import tower_of
-from .weights import WEIGHT_SUFFIXES, check_pickle, check_weights_file, pickles_are_unsafe
+from .content import is_weights
+from .fitting import described, fit, hint, is_openai
+from .folder import check_folder, from_folder
+from .towers import tower_of, unwrapped
+from .weights import check_finite, check_pickle, pickles_are_unsafe, read_weights
 
-FOLDER = "local-dir:"
+FOLDER, HUB = "local-dir:", "hf-hub:"
+RANDOM = "random"
 USUAL_VOCABULARY = 49408  # of CLIP's byte pair encoding
 
 
@@ -33,9 +38,10 @@ def load_clip(
 
     source: "bundled", the miniature that comes with this package;
         "ViT-B-16/openai", an open_clip name and tag (downloaded once, then cached);
-        "ViT-B-16", that architecture with random weights;
+        "ViT-B-16/random", that architecture with random weights;
         "local-dir:FOLDER", a folder with open_clip_config.json and its weights;
-        or a weights file, together with the architecture in `model`, such as "ViT-L-14";
+        or a weights file, together with the architecture in `model`, such as "ViT-L-14": safetensors, a state dict of PyTorch, or
+        one of OpenAI's archives, recognised by what is in them;
         or a live model, which is used as it is, on its own device and in its own dtype: an open_clip module, a transformers
         `CLIPVisionModelWithProjection` or `SiglipVisionModel`, or a ComfyUI `ClipVisionModel`.
     device: where it runs; None picks CUDA, then MPS, then the CPU. dtype: of the weights.
@@ -47,33 +53,64 @@ def load_clip(
         return live_clip(source)
     source = str(source)
     device = usable_device(device)
-    name, architecture, weights = resolve(source, model)
     try:
-        if isinstance(architecture, Path):
-            loaded, tokenizer = from_folder(architecture, str(weights))
-        else:
-            loaded, tokenizer = by_name(architecture, weights)
-    except ModelError:
+        name, loaded, tokenizer = find(source, model)
+        loaded = loaded.eval().requires_grad_(False).to(device, dtype)
+        check_finite(loaded.state_dict(), source)
+        return Clip(name, tower_of(loaded), loaded, LazyTokenizer(name, tokenizer))
+    except (MaskInversionError, MemoryError):
         raise
     except pickle.UnpicklingError as error:
         raise ModelError(f"{source} was refused: it is not plain weights and could run code. Use a safetensors file") from error
-    except RuntimeError as error:
-        raise ModelError(explain(error, source, architecture, weights)) from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{source} could not be loaded: {error}") from error
-    loaded = loaded.eval().requires_grad_(False).to(device, dtype)
-    return Clip(name, tower_of(loaded), loaded, LazyTokenizer(name, tokenizer))
+    except Exception as error:  # weights of another model make open_clip raise nearly everything
+        raise ModelError(explain(error, source)) from error
 
 
-def by_name(architecture: str, weights: str | None) -> tuple[nn.Module, Callable[[], Callable]]:
-    """A model of open_clip's configurations with the weights of a tag or a file, and what makes its tokenizer."""
+def find(source: str, model: str | None) -> tuple[str, nn.Module, Callable[[], Callable]]:
+    """The name to show, the model with its weights, and what makes its tokenizer."""
+    path, (architecture, _, tag) = Path(source.removeprefix(FOLDER)), source.partition("/")
+    if source == "bundled":
+        check_folder(BUNDLED)
+        return source, *from_folder(BUNDLED)
+    if source.startswith(HUB):
+        raise ModelError(f"{source} is a name on a hub: download its files into a folder, and give that as '{FOLDER}FOLDER'")
+    if source.startswith(FOLDER) or (os.path.isdir(path) and architecture not in configurations()):
+        check_folder(path)
+        return path.name, *from_folder(path)
+    if is_weights(path) or (os.path.exists(path) and not os.path.isdir(path)):
+        return from_file(path, model)
+    check_tag(check_architecture(architecture), tag)
+    return source, *by_name(architecture, tag)
+
+
+def from_file(path: Path, architecture: str | None) -> tuple[str, nn.Module, Callable[[], Callable]]:
+    """A model with the weights of a file, all of which have to be read."""
+    weights = read_weights(path)
+    if architecture is None:
+        if what := described(weights):
+            raise ModelError(f"{path} {what}")
+        raise ModelError(
+            f"{path.name} does not say which architecture it is for: also give model=, such as model='ViT-L-14'{hint(weights)}"
+        )
+    check_architecture(architecture)
+    model, tokenizer = by_name(architecture, RANDOM, **({"force_quick_gelu": True} if is_openai(weights) else {}))
+    fit(model, weights, str(path), architecture)
+    return f"{architecture}/{path.name}", model, tokenizer
+
+
+def by_name(architecture: str, tag: str, **options: Any) -> tuple[nn.Module, Callable[[], Callable]]:
+    """A model of open_clip's configurations with the weights of a tag, and what makes its tokenizer."""
     import open_clip
 
-    found = (open_clip.get_pretrained_cfg(architecture, weights) or {}) if weights else {}
-    if found and pickles_are_unsafe():
+    def tokenizer() -> Callable:
+        return open_clip.get_tokenizer(architecture)
+
+    if tag == RANDOM:
+        return open_clip.create_model(architecture, pretrained_hf=False, **options), tokenizer
+    found = open_clip.get_pretrained_cfg(architecture, tag) or {}
+    if pickles_are_unsafe():
         check_pickle(Path(open_clip.download_pretrained(found)))
-    model = open_clip.create_model(architecture, pretrained=weights, force_quick_gelu=found.get("quick_gelu", False))
-    return model, lambda: open_clip.get_tokenizer(architecture)
+    return open_clip.create_model(architecture, pretrained=tag, force_quick_gelu=found.get("quick_gelu", False)), tokenizer
 
 
 class LazyTokenizer:
@@ -99,6 +136,7 @@ class LazyTokenizer:
 def live_clip(model: Any) -> Clip:
     """A Clip of a model that somebody else loaded. It reads text only when the model has open_clip's usual vocabulary, since a
     model does not say which other tokenizer it was trained with (SigLIP's, say)."""
+    model = unwrapped(model)
     text = getattr(model, "text", model)
     usual = hasattr(model, "encode_text") and getattr(text, "vocab_size", None) == USUAL_VOCABULARY
     tokenizer = None
@@ -109,31 +147,29 @@ def live_clip(model: Any) -> Clip:
     return Clip(type(model).__name__, tower_of(model), model, tokenizer)
 
 
-def resolve(source: str, model: str | None) -> tuple[str, str | Path, str | None]:
-    """The name to show; open_clip's architecture name and its tag or weights file, or a folder and its weights file."""
-    if source == "bundled" or source.startswith(FOLDER):
-        folder = BUNDLED if source == "bundled" else Path(source.removeprefix(FOLDER))
-        if not (folder / CONFIG).is_file():
-            raise ModelError(f"{folder} is not a model folder: it has no {CONFIG}")
-        weights = weights_in(folder)
-        check_weights_file(weights)
-        return "bundled" if source == "bundled" else folder.name, folder, str(weights)
-    if Path(source).suffix in WEIGHT_SUFFIXES:
-        path = Path(source)
-        if not path.is_file():
-            raise ModelError(f"there is no file {path}")
-        if model is None:
-            raise ModelError(f"{path.name} does not say which architecture it is for: also give model=, such as model='ViT-L-14'")
-        check_weights_file(path)
-        return f"{check_architecture(model)}/{path.name}", model, str(path)
-    architecture, _, tag = source.partition("/")
-    check_architecture(architecture)
-    from open_clip import list_pretrained_tags_by_model
+def check_tag(architecture: str, tag: str) -> None:
+    """Raises ModelError unless the tag is one of released weights, or the word for random ones."""
+    from open_clip import list_pretrained_models_by_tag, list_pretrained_tags_by_model
 
     tags = list_pretrained_tags_by_model(architecture)
-    if tag and tag not in tags:
+    if architecture not in readable_architectures() and tag != RANDOM:
+        raise ModelError(f"{architecture} has no vision transformer that is known here: use one such as ViT-B-16/openai")
+    if tag == RANDOM or tag in tags:
+        return
+    names = [f"{architecture}/{one}" for one in tags]
+    if not tag:
+        some = f"choose some, such as {' or '.join(names[:3])}" if names else "give a file of weights with model="
+        raise ModelError(
+            f"{architecture} is an architecture, and does not say which weights: {some}. For random weights, which know nothing, "
+            f"say {architecture}/{RANDOM}"
+        )
+    if names:
         raise ModelError(f"{architecture} has no weights called {tag!r}. {suggest(tag, tags)}")
-    return source, architecture, tag or None
+    others = [name for name in list_pretrained_models_by_tag(tag) if name in readable_architectures()]
+    more = f" Weights called {tag!r} are there for {', '.join(others[:4])}." if others else ""
+    raise ModelError(
+        f"{architecture} has no released weights, so none called {tag!r}.{more} Give a file of your own with model={architecture!r}"
+    )
 
 
 def check_architecture(name: str) -> str:
@@ -155,12 +191,11 @@ def suggest(name: str, known: list[str]) -> str:
     )
 
 
-def explain(error: RuntimeError, source: str, architecture: str | Path, weights: str | None) -> str:
-    first = first_line(error)
-    named = CONFIG if isinstance(architecture, Path) else architecture
+def explain(error: Exception, source: str) -> str:
+    first, architecture = first_line(error), source.partition("/")[0]
     if "state_dict" in first or "size mismatch" in str(error):
-        return f"the weights of {source} do not fit {named}: choose the model that they were made for"
-    if weights and not Path(weights).is_file():
+        return f"the weights of {source} do not fit {architecture}: choose the model that they were made for"
+    if "/" in source and not os.path.exists(source):
         return (
             f"the weights of {source} could not be downloaded ({first}). Without internet use 'bundled', or a file that you "
             f"already have, with model={architecture!r}"

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError, InputWarning
+from ..errors import InputError, InputWarning, encodable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -87,4 +87,4 @@ def is_pil(given: object) -> "TypeGuard[Image.Image]":
 
 
 def warn(words: str) -> None:
-    warnings.warn(words, InputWarning, stacklevel=3)
+    warnings.warn(encodable(words), InputWarning, stacklevel=3)

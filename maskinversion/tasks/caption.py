@@ -7,26 +7,26 @@ checkpoints' keys. GPT-2 and its decoding are transformers', imported when a cap
 
 from __future__ import annotations
 
-import json
-import pickle
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from reprlib import repr as shown
 from threading import RLock
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..bundled import BUNDLED
 from ..compute.ambient import settled
 from ..errors import InputError, ModelError, first_line, memory_advice
+from ..files import read_json
 from ..identity import check_made_for
 from ..models.clip import Clip
+from ..models.content import WEIGHT_SUFFIXES, is_weights
 from ..models.loading import best_device
-from ..models.weights import WEIGHT_SUFFIXES, check_pickle
+from ..models.weights import KINDS, MOST_LAYERS, check_finite, read_state
 from ..operations import embeddings_of, lengths, stack
 from ..packages import require
 from ..tokens import LocalizedTokens
@@ -35,8 +35,10 @@ from .decoding import Decoding
 
 BUNDLED_CAPTIONER = BUNDLED / "captioner" / "captioner.safetensors"
 TOKENIZER_FILES = ("vocab.json", "merges.txt")
+ABOUT = {"normalize": bool, "clip_fingerprint": str, "clip": str}  # what the JSON file beside the weights may hold
 HEAD = 64  # numbers in one head of every published GPT-2
 MAPPER_HEADS = 8  # of every published mapping network
+MOST_POSITIONS = 2048  # GPT-2 has 1024, and each of its layers a mask of that by that
 STOP = "."
 
 # The CLIP that the published checkpoints of each width were trained with, where it is a ViT, by its open_clip name.
@@ -256,7 +258,7 @@ def load_captioner(
     about = read_about(path.with_suffix(".json"))
     transformer = isinstance(model.clip_project, TransformerMapper)
     width = model.clip_project.width_in
-    beside = all((path.parent / file).is_file() for file in TOKENIZER_FILES)
+    beside = all(os.path.isfile(path.parent / file) for file in TOKENIZER_FILES)
     return Captioner(
         name=name,
         model=model,
@@ -269,60 +271,101 @@ def load_captioner(
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, on the CPU. Raises ModelError for anything else."""
-    if path.suffix not in WEIGHT_SUFFIXES:
+    """The weights in a file, on the CPU. Raises ModelError for anything else."""
+    if not is_weights(path):
         raise ModelError(f"{path} is not a file of weights: use one that ends in {', '.join(WEIGHT_SUFFIXES)}")
-    if not path.is_file():
-        raise ModelError(f"there is no file {path}")
-    check_pickle(path)
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{path.name} was refused: it is not plain weights and could run code. Use the published file, or safetensors"
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path.name} is not a file of weights, or it is not complete ({first_line(error)})") from error
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise ModelError(f"{path.name} holds other things than weights: use the published file, or safetensors")
-    return dict(state)
+    state = read_state(path)
+    # Older versions of transformers kept the causal mask among the weights.
+    state = {key: value for key, value in state.items() if not key.endswith((".attn.bias", ".attn.masked_bias"))}
+    for key, value in state.items():
+        if value.dtype not in KINDS:
+            raise ModelError(f"{path.name} is not a ClipCap captioner: {key} has numbers of type {value.dtype}")
+    check_finite(state, path.name)
+    return state
 
 
 def read_about(path: Path) -> dict:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"{path.name} is not a JSON object ({error}): mend it, or take it away") from error
+    if not os.path.exists(path):
+        return {}
+    about = read_json(path, ModelError)
+    for key, kind in ABOUT.items():
+        if not isinstance(about.get(key), kind | None):
+            raise ModelError(f"{path.name} has {shown(about[key])} as {key}, which cannot be: mend it, or take it away")
+    return about
 
 
 def build(state: dict[str, Tensor], name: str) -> ClipCap:
     """The model of a checkpoint, its sizes told by the tensors' shapes. Raises ModelError for one that is not a ClipCap's."""
+    shape_of(state, "gpt.transformer.wte.weight", 2, name)
+    state.setdefault("gpt.lm_head.weight", state["gpt.transformer.wte.weight"])
+    try:
+        with torch.device("meta"):  # which takes no memory, whatever the sizes are
+            check_weights(clipcap(state, name), state, name)
+        with torch.random.fork_rng(devices=[]):  # the random weights that are about to be replaced
+            model = clipcap(state, name)
+    except (ValueError, IndexError, ZeroDivisionError, RuntimeError, TypeError, OverflowError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"{name} is not a ClipCap captioner: its tensors have other shapes") from error
+    model.load_state_dict(state)
+    return model
+
+
+def clipcap(state: dict[str, Tensor], name: str) -> ClipCap:
+    """A model of the shapes of a checkpoint, with other weights. Raises ModelError for shapes of no captioner."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    # Older versions of transformers kept the causal mask among the weights.
-    state = {key: value for key, value in state.items() if not key.endswith((".attn.bias", ".attn.masked_bias"))}
-    try:
-        words, positions = state["gpt.transformer.wte.weight"], state["gpt.transformer.wpe.weight"]
-        width = words.shape[1]
-        layers = 1 + max(int(key.split(".")[3]) for key in state if key.startswith("gpt.transformer.h."))
-        head = state.setdefault("gpt.lm_head.weight", words)
-        config = GPT2Config(
-            vocab_size=len(words),
-            n_positions=len(positions),
-            n_embd=width,
-            n_layer=layers,
-            n_head=width // HEAD,
-            n_inner=state["gpt.transformer.h.0.mlp.c_fc.weight"].shape[1],
-            tie_word_embeddings=torch.equal(head, words),
-            bos_token_id=None,
-            eos_token_id=None,
+    words, width = shape_of(state, "gpt.transformer.wte.weight", 2, name)
+    positions, _ = shape_of(state, "gpt.transformer.wpe.weight", 2, name)
+    if positions > MOST_POSITIONS:
+        raise ModelError(f"{name} is not a ClipCap captioner: it has {positions} positions, and GPT-2 has 1024")
+    config = GPT2Config(
+        vocab_size=words,
+        n_positions=positions,
+        n_embd=width,
+        n_layer=count_of(state, "gpt.transformer.h.", name),
+        n_head=width // HEAD,
+        n_inner=shape_of(state, "gpt.transformer.h.0.mlp.c_fc.weight", 2, name)[1],
+        tie_word_embeddings=torch.equal(state["gpt.lm_head.weight"], state["gpt.transformer.wte.weight"]),
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    return ClipCap(mapper(state, width, name), GPT2LMHeadModel(config))
+
+
+def mapper(state: dict[str, Tensor], width: int, name: str) -> MlpMapper | TransformerMapper:
+    """The mapping network of a checkpoint, in either of its two forms. Raises ModelError for neither."""
+    if "clip_project.linear.weight" in state:
+        made, width_in = shape_of(state, "clip_project.linear.weight", 2, name)
+        prefix, _ = shape_of(state, "clip_project.prefix_const", 2, name)
+        return TransformerMapper(
+            width_in, width, prefix, made // width, count_of(state, "clip_project.transformer.layers.", name)
         )
-        with torch.random.fork_rng(devices=[]):  # the random weights that are about to be replaced
-            model = ClipCap(mapper(state, width), GPT2LMHeadModel(config))
-    except KeyError as error:
-        raise ModelError(f"{name} is not a ClipCap captioner: it has no {error.args[0]}") from error
-    except (ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
-        raise ModelError(f"{name} is not a ClipCap captioner: its tensors have other shapes") from error
+    _, width_in = shape_of(state, "clip_project.model.0.weight", 2, name)
+    made, _ = shape_of(state, "clip_project.model.2.weight", 2, name)
+    return MlpMapper(width_in, width, made // width)
+
+
+def shape_of(state: dict[str, Tensor], key: str, dimensions: int, name: str) -> tuple[int, ...]:
+    """Raises ModelError for a tensor that is not there, or is empty or of other dimensions."""
+    if key not in state:
+        raise ModelError(f"{name} is not a ClipCap captioner: it has no {key}")
+    shape = tuple(state[key].shape)
+    if len(shape) != dimensions or 0 in shape:
+        raise ModelError(f"{name} is not a ClipCap captioner: its tensors have other shapes, such as {shape} of {key}")
+    return shape
+
+
+def count_of(state: dict[str, Tensor], before: str, name: str) -> int:
+    """How many layers have keys that begin like this. Raises ModelError where some are missing, or there are too many."""
+    numbers = {key.removeprefix(before).partition(".")[0] for key in state if key.startswith(before)}
+    if not 0 < len(numbers) <= MOST_LAYERS or numbers != {str(number) for number in range(len(numbers))}:
+        raise ModelError(f"{name} is not a ClipCap captioner, or only a part of one: it has {len(numbers)} layers {before}")
+    return len(numbers)
+
+
+def check_weights(model: nn.Module, state: dict[str, Tensor], name: str) -> None:
+    """Raises ModelError where a checkpoint does not have exactly what the model has."""
     own = model.state_dict()
     for what, keys in (("has no", own.keys() - state.keys()), ("has something else,", state.keys() - own.keys())):
         if keys:
@@ -333,18 +376,6 @@ def build(state: dict[str, Tensor], name: str) -> ClipCap:
                 f"{name} is not a ClipCap captioner: {key} has the shape {tuple(state[key].shape)} where the others ask for "
                 f"{tuple(value.shape)}"
             )
-    model.load_state_dict(state)
-    return model
-
-
-def mapper(state: dict[str, Tensor], width: int) -> MlpMapper | TransformerMapper:
-    """The mapping network of a checkpoint, in either of its two forms. Raises KeyError for neither."""
-    if "clip_project.linear.weight" in state:
-        made, width_in = state["clip_project.linear.weight"].shape
-        layers = 1 + max(int(key.split(".")[3]) for key in state if key.startswith("clip_project.transformer.layers."))
-        return TransformerMapper(width_in, width, len(state["clip_project.prefix_const"]), made // width, layers)
-    width_in = state["clip_project.model.0.weight"].shape[1]
-    return MlpMapper(width_in, width, len(state["clip_project.model.2.weight"]) // width)
 
 
 def load_tokenizer(source: str, words: int, name: str) -> Any:

@@ -6,8 +6,8 @@ embedding, `image_embeds` or `ip_adapter_image_embeds`. diffusers is imported wh
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,14 +16,12 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.torch_version import TorchVersion
 
 from ..bundled import BUNDLED
 from ..compute.ambient import settled
-from ..errors import InputError, ModelError, first_line, memory_advice
+from ..errors import InputError, ModelError, memory_advice
 from ..geometry import resize
 from ..identity import check_made_for, check_same_clip
 from ..models.loading import load_clip
@@ -31,10 +29,13 @@ from ..operations import embeddings_of
 from ..packages import require, require_part
 from ..pictures import as_masks, as_pixels
 from ..tokens import LocalizedTokens
+from .decoder_files import INDEX, add_adapter, check_folder, check_weights, loading_advice, trained_with
 from .diffusion_settings import Settings
+from .painting import Callback, Steps, as_picture, check_steps, feathered, painting_advice
+from .variants import variant_in
 
 if TYPE_CHECKING:
-    from PIL import Image
+    pass
 
 KANDINSKY = ("KandinskyV22Pipeline", "KandinskyV22InpaintPipeline")
 UNCLIP = "StableUnCLIPImg2ImgPipeline"
@@ -46,8 +47,8 @@ INPAINTS = {
     "StableDiffusionXLPipeline": "StableDiffusionXLInpaintPipeline",
     "StableDiffusionXLInpaintPipeline": "StableDiffusionXLInpaintPipeline",
 }
-ABOUT = "clip.json"  # in a pipeline's folder: which CLIP it was trained with
 BUNDLED_DECODERS = {"bundled": BUNDLED / "decoder", "bundled-inpaint": BUNDLED / "decoder-inpaint"}
+LARGEST_SIDE = 8192  # pixels that a pipeline may be made for
 USE = "a picture of a token"
 OLDEST = "0.31"  # diffusers that this is tested with
 LESS = "make it smaller, load the pipeline with offload, or in float16"
@@ -60,9 +61,6 @@ USUAL_CLIPS = {
     1024: "ViT-H-14/laion2b_s32b_b79k",
     1280: "ViT-bigG-14/laion2b_s39b_b160k",
 }
-
-# (picture, pictures, step, steps, latents [1, C, h, w]), step and picture from 1. It may raise to stop.
-Callback = Callable[[int, int, int, int, Tensor], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,13 +229,14 @@ class Decoder:
         total = len(embeddings) * settings.count
         pictures, picture = [], f"a picture of {size['width']} x {size['height']} px"
         with self.one_at_a_time, self.placed(pipeline):
+            check_steps(pipeline.scheduler, settings.steps, self.name)
             if self.kind not in (*KANDINSKY, UNCLIP):
                 pipeline.set_ip_adapter_scale(settings.adapter_scale)
             for number in range(total):
                 step = Steps(number + 1, total, pipeline, callback)
                 arguments = self.conditioning(embeddings[number // settings.count], against, settings, pipeline, step)
                 generator = torch.Generator().manual_seed((settings.seed + number) % 2**63)
-                with memory_advice(f"{picture} with {self.name}", LESS):
+                with painting_advice(self.name), memory_advice(f"{picture} with {self.name}", LESS):
                     found = pipeline(
                         **arguments,
                         **inputs,
@@ -247,7 +246,13 @@ class Decoder:
                         generator=generator,
                         output_type="np",
                     )
-                pictures.append(torch.from_numpy(found.images[0]).float())
+                painted = torch.from_numpy(found.images[0]).float()
+                if not painted.isfinite().all():
+                    raise ModelError(
+                        f"{self.name} painted nothing but NaN: load it in float32, or download it again, since its files may be "
+                        f"damaged"
+                    )
+                pictures.append(painted)
         return pictures
 
     def against(self, negative: Sequence[LocalizedTokens] | None, tokens: Sequence[LocalizedTokens]) -> Tensor:
@@ -272,23 +277,6 @@ class Decoder:
             return text | {"image_embeds": token, "callback": step.on_step}
         pair = torch.stack([against, token]) if settings.guidance > 1 else token[None]
         return text | {"ip_adapter_image_embeds": [pair], "callback_on_step_end": step.on_step_end}
-
-
-class Steps:
-    """Turns the callbacks of diffusers, old and new, into ours."""
-
-    def __init__(self, picture: int, pictures: int, pipeline: Any, callback: Callback | None):
-        self.picture, self.pictures, self.pipeline, self.callback = picture, pictures, pipeline, callback
-        self.done = 0
-
-    def on_step(self, index: int, time: object, latents: Tensor) -> None:
-        self.done += 1
-        if self.callback is not None:
-            self.callback(self.picture, self.pictures, self.done, len(self.pipeline.scheduler.timesteps), latents)
-
-    def on_step_end(self, pipeline: Any, index: int, time: object, tensors: dict) -> dict:
-        self.on_step(index, time, tensors["latents"])
-        return {}
 
 
 @settled()
@@ -321,16 +309,22 @@ def load_decoder(
         name = f"the {name} decoder"
     elif folder.is_dir():
         name = folder.name
-    if folder.is_dir() and not (folder / "model_index.json").is_file():
-        raise ModelError(f"{folder} is not a folder of diffusers: it has no model_index.json")
+    if folder.is_dir() and not os.path.isfile(folder / INDEX):
+        raise ModelError(f"{folder} is not a folder of diffusers: it has no {INDEX}")
+    fingerprint = trained_with(folder)
     with loading_advice(name):
         kind = diffusers.DiffusionPipeline.load_config(source).get("_class_name")
     if kind not in SUPPORTED:
         raise ModelError(f"{name} is a {kind}, which takes no CLIP image embedding here: use one of {', '.join(SUPPORTED)}")
     with loading_advice(name):
+        variant = variant_in(folder)
+        if folder.is_dir():
+            check_folder(folder)
         # Each version ignores the other's word for it, and loads float32.
         word = "dtype" if TorchVersion(diffusers.__version__) >= "0.40" else "torch_dtype"
-        pipeline = require_part("diffusers", kind, USE).from_pretrained(source, use_safetensors=True, **{word: dtype})
+        pipeline = require_part("diffusers", kind, USE).from_pretrained(
+            source, use_safetensors=True, variant=variant, **{word: dtype}
+        )
     pipeline.set_progress_bar_config(disable=True)
     if kind in KANDINSKY:
         width = pipeline.unet.config.encoder_hid_dim
@@ -341,60 +335,13 @@ def load_decoder(
     else:
         width = add_adapter(pipeline, Path(adapter), name)
         name = f"{name} + {Path(adapter).stem}"
+    check_weights(pipeline, name)
     pipeline.to("cpu" if offload else device, silence_dtype_warnings=True)
-    about = json.loads((folder / ABOUT).read_text(encoding="utf-8")) if (folder / ABOUT).is_file() else {}
-    return Decoder(name, pipeline, width, torch.device(offload) if offload else None, about.get("clip_fingerprint"))
-
-
-def add_adapter(pipeline: Any, file: Path, name: str) -> int:
-    """Load a basic IP-Adapter into a pipeline; returns the width of the embeddings that it takes."""
-    parts = {"image_proj": {}, "ip_adapter": {}}
+    decoder = Decoder(name, pipeline, width, torch.device(offload) if offload else None, fingerprint)
     try:
-        with safe_open(file, framework="pt") as opened:
-            for key in opened.keys():  # noqa: SIM118
-                part, _, rest = key.partition(".")
-                parts.setdefault(part, {})[rest] = opened.get_tensor(key)
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise ModelError(f"there is no file {file}") from error
-    except SafetensorError as error:
-        raise ModelError(f"{file.name} is not a complete safetensors file ({error})") from error
-    if "proj.weight" not in parts["image_proj"] or not parts["ip_adapter"]:
-        raise ModelError(
-            f"{file.name} is not a basic IP-Adapter. Plus, Full and FaceID adapters read more than one embedding: use, say, "
-            f"ip-adapter_sd15.safetensors or ip-adapter_sdxl.safetensors"
-        )
-    try:
-        pipeline.load_ip_adapter(
-            {"image_proj": parts["image_proj"], "ip_adapter": parts["ip_adapter"]},
-            subfolder="",
-            weight_name=file.name,
-            image_encoder_folder=None,
-        )
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise ModelError(f"{file.name} was made for another model than {name}: take the one for SD 1.5 or for SDXL") from error
-    return parts["image_proj"]["proj.weight"].shape[1]
-
-
-def feathered(mask: Tensor, pixels: int) -> Tensor:
-    """A mask [h, w] that fades in over so many pixels inside its edge; 0 stays 0, and its highest value stays as high."""
-    total, inner = mask.clone(), mask[None, None]
-    for _ in range(pixels):
-        inner = -F.max_pool2d(-inner, 3, stride=1, padding=1)
-        total += inner[0, 0]
-    return total * (mask.max() / total.max())
-
-
-def as_picture(pixels: Tensor) -> Image.Image:
-    """[1, 3, h, w] in 0..1 as PIL."""
-    from PIL import Image
-
-    return Image.fromarray((pixels[0].permute(1, 2, 0).cpu() * 255).round().byte().numpy())
-
-
-@contextmanager
-def loading_advice(name: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, ImportError) as error:
-        advice = "a folder needs all its parts as .safetensors; a name needs internet the first time"
-        raise ModelError(f"{name} could not be loaded ({first_line(error)}): {advice}") from error
+        possible = 1 <= decoder.side <= LARGEST_SIDE and width >= 1
+    except (TypeError, ValueError, ArithmeticError):
+        possible = False
+    if not possible:
+        raise ModelError(f"{name} has a sample_size or a width of embeddings that no pipeline has: its config is damaged")
+    return decoder

@@ -6,8 +6,9 @@ import folder_paths
 from comfy_api.latest import io
 
 from ...maskinversion import Clip, InputError
+from ...maskinversion.files import read_lines
 from ...maskinversion.tasks.phrases import NAMES
-from .files import stamp
+from .files import inside, relative, stamp
 
 WRITTEN = "as written"
 LISTS = {"98 names of the bundled CLIP": "bundled", "1000 names of ImageNet": "imagenet"}
@@ -39,7 +40,7 @@ def list_input() -> io.Input:
 
 def text_files() -> list[str]:
     base = Path(folder_paths.get_input_directory())
-    return [path.relative_to(base).as_posix() for path in sorted(base.rglob("*.txt"))]
+    return relative([(base, path) for path in sorted(base.rglob("*.txt"))])
 
 
 def list_stamp(word_list: str) -> tuple:
@@ -54,15 +55,13 @@ def chosen_phrases(phrases: str, word_list: str, clip: Clip) -> list[str]:
         lines += NAMES[LISTS[word_list]]()
     elif word_list != WRITTEN:
         base = folder_paths.get_input_directory()
-        path = Path(base, word_list).resolve()
-        if not folder_paths.is_within_directory(base, str(path)):
+        path = inside(base, word_list)
+        if path is None:
             raise InputError(f"{word_list} is not in ComfyUI's input folder: choose a list, or put the file there")
         try:
-            lines += path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(
-                f"the phrases could not be read from {word_list} ({error}): it must be a text file in UTF-8"
-            ) from error
+            lines += read_lines(path)
+        except InputError as error:
+            raise InputError(f"the phrases could not be read from {word_list}: {error}") from error
     if not any(line.strip() for line in lines) and clip.name == "bundled":
         lines = NAMES["bundled"]()
     return lines

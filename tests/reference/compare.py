@@ -55,7 +55,7 @@ def compare(name: str) -> bool:
     if not (FOLDER / "legrad").is_dir():
         subprocess.check_call([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(FOLDER), *PACKAGES])
     torch.manual_seed(0)
-    clip = mi.load_clip(name, device="cpu")
+    clip = mi.load_clip(f"{name}/random", device="cpu")
     image, masks = torch.rand(SIZE, SIZE, 3), torch.zeros(3, SIZE, SIZE)
     masks[0, 20:100, 30:150] = 1
     masks[1, 80:, 80:] = 1

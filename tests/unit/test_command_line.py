@@ -94,7 +94,7 @@ CUDA = pytest.param([*INVERT, "--device", "cuda"], "device 'cuda' cannot be used
         (["classify", "none.safetensors"], "no file none.safetensors"),
         ([*CLASSIFY, "--phrases", "none.txt"], "the phrases could not be read: there is no file none.txt"),
         ([*CLASSIFY, "--phrases", "."], "the phrases could not be read: there is no file .: it is a folder"),
-        ([*CLASSIFY, "--phrases", "latin.txt"], "the phrases could not be read from latin.txt: save it as text in UTF-8"),
+        ([*CLASSIFY, "--phrases", "latin.txt"], "latin.txt is not a text in UTF-8"),
         ([*CLASSIFY, "--phrase", "cat", "--template", "a photo"], "has no {}"),
         ([*CLASSIFY, "--phrase", "caf\udce9"], "is not a text, or not in Unicode"),
         ([*CLASSIFY, "--list", "nouns"], "argument --list: invalid choice"),

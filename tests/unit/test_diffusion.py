@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 import maskinversion as mi
 from maskinversion.operations import pick
-from maskinversion.tasks.diffusion import Settings, feathered, load_decoder
+from maskinversion.tasks.diffusion import Settings, load_decoder
+from maskinversion.tasks.painting import feathered
 from tests.helpers import small_pipelines
 from tests.helpers.random_tokens import made
 

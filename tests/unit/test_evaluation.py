@@ -20,10 +20,10 @@ from maskinversion.evaluation.ablation import OBJECTIVES
 from maskinversion.evaluation.baselines import WAYS, Picture, crop, embed, embeddings, grey, masked_crop, red_circle
 from maskinversion.evaluation.data import decode, read_coco, read_phrasecut, read_refcoco
 from maskinversion.evaluation.masks import box_of, degrade, dilate, erode, largest_overlaps
-from maskinversion.evaluation.plain_pickle import read_plain_pickle
 from maskinversion.evaluation.protocols import class_hits, expression_hits, wilson
 from maskinversion.evaluation.run import Row, evaluate, rows_of
 from maskinversion.evaluation.settings import METHODS, Settings
+from maskinversion.pickles import read_plain_pickle
 from tests.helpers.pictures import picture as noise
 from tests.helpers.small_models import small_clip
 

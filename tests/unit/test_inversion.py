@@ -21,7 +21,7 @@ from tests.helpers.small_models import small_clip
 
 def random_clip(name: str, dtype: torch.dtype) -> mi.Clip:
     torch.manual_seed(0)
-    return mi.load_clip(name, device="cpu", dtype=dtype)
+    return mi.load_clip(f"{name}/random", device="cpu", dtype=dtype)
 
 
 def compare(clip, size, masks, lr=0.1, alpha=0.0, layers=1, iterations=10):

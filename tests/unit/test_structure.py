@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 # From the ground up. A room imports from its own floor and from those below; `maskinversion` is what `import maskinversion` gives.
 FLOORS = (
     ("errors",),
-    ("settings", "files"),
+    ("settings", "files", "pickles"),
     ("geometry", "pictures", "compute", "packages"),
     ("bundled",),
     ("explain",),

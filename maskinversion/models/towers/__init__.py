@@ -8,8 +8,9 @@ from pkgutil import iter_modules
 
 from ...errors import ModelError
 from .base import FAMILIES, EncodedLayers, Tower
+from .opening import named, unwrapped
 
-__all__ = ["FAMILIES", "EncodedLayers", "Tower", "tower_of"]
+__all__ = ["FAMILIES", "EncodedLayers", "Tower", "tower_of", "unwrapped"]
 
 NO_TOKENS = {"ModifiedResNet": "a ResNet", "ResNet": "a ResNet", "ConvNeXt": "a ConvNeXt", "FastVit": "a FastViT"}
 
@@ -24,7 +25,10 @@ def tower_of(model: object) -> Tower:
     """
     for family in FAMILIES:
         if family.reads(model):
-            return family(model)
+            with named(model):
+                tower = family(model)
+                _ = tower.projection
+            return tower
     visual = getattr(model, "visual", model)
     kind = type(getattr(visual, "trunk", visual)).__name__
     raise ModelError(

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ...explain.base import LayerMap
 from ...geometry import Geometry
+from .opening import check_there, named
+from .proof import prove
 from .reading import at_least_float32
 
 CLIP_PIXELS = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # mean and std of OpenAI's data
@@ -37,14 +39,15 @@ class Tower(ABC):
     """A frozen vision transformer with an image embedding; one subclass per family, which reads the model and never writes.
 
     patch_size, image_size: in pixels, (height, width); the size is the model's native one. prefix: tokens before the patches.
-    blocks: its transformer blocks. width_out: D, the size of the embedding. projection: the last weight that leads into it.
-    mean, std: of the input's channels, [3]. interpolation: how images are resized. keeps_states: whether what is encoded
-    carries the tokens after every block, for a model whose users read them.
+    model: what its embedding is compared with, see `own`. blocks: its transformer blocks. width_out: D, the size of the
+    embedding. projection: the last weight that leads into it. mean, std: of the input's channels, [3]. interpolation: how images
+    are resized. keeps_states: whether what is encoded carries the tokens after every block, for a model whose users read them.
     """
 
     patch_size: tuple[int, int]
     image_size: tuple[int, int]
     prefix: int
+    model: Any
     blocks: Sequence[Any]
     width_out: int
     projection: Tensor
@@ -89,9 +92,18 @@ class Tower(ABC):
     def encode(self, pixels: Tensor, layers: int) -> EncodedLayers:
         """One normalised image [1, 3, H, W], H and W multiples of the patch size; nothing of the model is changed.
 
-        The returned tensors are at least float32, on the model's device.
+        The returned tensors are at least float32, on the model's device. Raises ModelError, with the module's name, where a
+        part of the model computes something else than its class and weights say, or the whole of it another embedding.
         """
-        pixels = pixels.to(self.device, self.dtype)
+        with named(self.model):
+            check_there(self.model)
+            pixels = pixels.to(self.device, self.dtype)
+            found = self.pass_through(pixels, layers)
+        prove(self, pixels, found.global_embedding)
+        return found
+
+    def pass_through(self, pixels: Tensor, layers: int) -> EncodedLayers:
+        """`encode` of pixels where the model computes, without looking whether that is what the model itself gives."""
         height, width = pixels.shape[-2:]
         grid = height // self.patch_size[0], width // self.patch_size[1]
         tokens = self.enter(pixels, grid)
@@ -107,6 +119,10 @@ class Tower(ABC):
         return EncodedLayers(maps, grid, self.prefix, embedding, entering, leaving, states)
 
     @abstractmethod
+    def own(self, pixels: Tensor) -> Tensor:
+        """The model's own image embedding [1, D] of an image [1, 3, H, W] of its native size, by its own forward pass."""
+
+    @abstractmethod
     def enter(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
         """The tokens [1, N, d] that enter the first block."""
 
@@ -116,7 +132,7 @@ class Tower(ABC):
 
     @abstractmethod
     def embed(self, tokens: Tensor) -> Tensor:
-        """The model's own image embedding [1, D] of the last block's tokens."""
+        """The model's image embedding [1, D] of the last block's tokens."""
 
 
 FAMILIES: list[type[Tower]] = []

@@ -14,10 +14,11 @@ from ...explain.chain import ChainMap
 from ...explain.linearized import Linear, Residual, Slope
 from ...explain.pooler import PoolerMap
 from .base import CLIP_PIXELS, Tower, family
+from .opening import held, is_a, opened
 from .reading import (
+    LINEARS,
     at_least_float32,
-    expect,
-    is_a,
+    full,
     layer_scale,
     linearise_all,
     positions,
@@ -27,6 +28,7 @@ from .reading import (
     scaled_rows,
 )
 
+VISUAL, TRANSFORMER = "open_clip.VisionTransformer", "open_clip.Transformer"
 PLAIN, CUSTOM = "open_clip.ResidualAttentionBlock", "open_clip.CustomResidualAttentionBlock"
 
 
@@ -43,7 +45,7 @@ class OpenClipViT(Tower):
 
     @staticmethod
     def reads(model: object) -> bool:
-        return is_a(getattr(model, "visual", model), "open_clip.VisionTransformer")
+        return is_a(getattr(model, "visual", model), VISUAL)
 
     @staticmethod
     def reads_config(vision: dict) -> bool:
@@ -52,7 +54,7 @@ class OpenClipViT(Tower):
     def __init__(self, model: Any):
         visual = getattr(model, "visual", model)
         check_supported(visual)
-        self.visual = visual
+        self.model, self.visual = model, visual
         self.patch_size = tuple(visual.patch_size)
         self.image_size = tuple(visual.image_size)
         self.blocks = visual.transformer.resblocks
@@ -64,19 +66,27 @@ class OpenClipViT(Tower):
 
     @property
     def projection(self) -> Tensor:
-        return self.visual.proj
+        return held(self.visual, "proj")
+
+    def own(self, pixels: Tensor) -> Tensor:
+        if hasattr(self.model, "encode_image"):
+            return self.model.encode_image(pixels, normalize=False)
+        found = self.model(pixels)
+        return found[0] if isinstance(found, tuple) else found
 
     def enter(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
-        visual = self.visual
+        visual = opened(self.visual, VISUAL)
+        opened(visual.transformer, TRANSFORMER)
         patches = visual.conv1(pixels).flatten(2).mT
-        tokens = torch.cat([visual.class_embedding.expand(1, 1, -1).to(patches.dtype), patches], dim=1)
-        return visual.ln_pre(tokens + positions(visual.positional_embedding[None], grid, visual.grid_size, 1).to(tokens.dtype))
+        tokens = torch.cat([held(visual, "class_embedding").expand(1, 1, -1).to(patches.dtype), patches], dim=1)
+        table = held(visual, "positional_embedding")[None]
+        return visual.ln_pre(tokens + positions(table, grid, visual.grid_size, 1).to(tokens.dtype))
 
     def run_block(self, block: Any, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
         if not wanted or self.visual.attn_pool is not None:
             after = block(tokens) if is_a(block, CUSTOM) else pass_through(block, tokens)
             return after, self.read_pooler(at_least_float32(after[0])) if wanted else None
-        head = Head(read_norm(self.visual.ln_post), at_least_float32(self.visual.proj))
+        head = Head(read_norm(self.visual.ln_post), at_least_float32(self.projection))
         if is_a(block, CUSTOM):
             return block(tokens), read_custom_block(block, tokens, head)
         found = BlockMap(read_block(block, tokens), head, self.prefix)
@@ -92,27 +102,26 @@ class OpenClipViT(Tower):
         pooled = tokens[:, 0] if visual.pool_type == "tok" else tokens[:, 1:].mean(1)
         if norm_last:
             pooled = visual.ln_post(pooled)
-        return pooled @ visual.proj
+        return pooled @ self.projection
 
     def read_pooler(self, tokens: Tensor) -> PoolerMap:
         """The map of the tokens [N, d] as the pooler's first query sees them."""
-        visual, attention = self.visual, self.visual.attn_pool.attn
-        expect(visual.attn_pool, "open_clip.AttentionalPooler")
-        expect(attention, nn.MultiheadAttention)
+        pooler = opened(self.visual.attn_pool, "open_clip.AttentionalPooler")
+        attention = opened(pooler.attn, nn.MultiheadAttention)
         width, heads = attention.embed_dim, attention.num_heads
-        bias_q, bias_k, bias_v = at_least_float32(attention.in_proj_bias).split(width)
+        bias_q, bias_k, bias_v = full(attention, "in_proj_bias").split(width)
         if attention.in_proj_weight is None:
-            weights = (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)
+            weights = tuple(held(attention, f"{part}_proj_weight") for part in "qkv")
         else:
-            weights = attention.in_proj_weight.split(width)
+            weights = held(attention, "in_proj_weight").split(width)
         weight_q, weight_k, weight_v = (at_least_float32(weight) for weight in weights)
-        _, query = linearise_all([visual.attn_pool.ln_q], at_least_float32(visual.attn_pool.query[:1]))
-        _, context = linearise_all([visual.attn_pool.ln_k], tokens)
+        _, query = linearise_all([pooler.ln_q], full(pooler, "query")[:1])
+        _, context = linearise_all([pooler.ln_k], tokens)
         q, k, v = linear(query, weight_q, bias_q), linear(context, weight_k, bias_k), linear(context, weight_v, bias_v)
         q, k, v = (t.unflatten(-1, (heads, -1)).transpose(0, 1) for t in (q, k, v))
         mixed = scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1)
         chain, _ = linearise_all([attention.out_proj], mixed)
-        projection = at_least_float32(visual.proj)
+        projection = at_least_float32(self.projection)
         identity = torch.eye(self.width_out).to(projection)
         return PoolerMap(v.transpose(0, 1), [*chain, Linear(projection.T)], identity, self.prefix)
 
@@ -122,13 +131,14 @@ def attend(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
 
     In its parts: torch.nn.MultiheadAttention does all in one piece, whose linear layers `matmul.fast_linears` does not reach.
     """
-    attention = block.attn
+    attention = opened(opened(block, PLAIN).attn, nn.MultiheadAttention)
+    out_proj = opened(attention.out_proj, *LINEARS)  # which the attention itself does not call
     q, k, v = (
         part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
-        for part in linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias).chunk(3, -1)
+        for part in linear(block.ln_1(tokens), held(attention, "in_proj_weight"), held(attention, "in_proj_bias")).chunk(3, -1)
     )
-    mixed = attention.out_proj(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-    return tokens + block.ls_1(mixed), v
+    mixed = scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    return tokens + block.ls_1(linear(mixed, held(out_proj, "weight"), held(out_proj, "bias"))), v
 
 
 def pass_through(block: Any, tokens: Tensor) -> Tensor:
@@ -141,14 +151,15 @@ def read_block(block: Any, tokens: Tensor) -> Block:
     """What the map needs of a block that takes `tokens` [1, N, d]; at least in float32."""
     y, values = attend(block, tokens)
     scale_1, scale_2 = layer_scale(block.ls_1), layer_scale(block.ls_2)
-    weight, bias = read_linear(block.mlp.c_proj)
+    attention, mlp = opened(block.attn), opened(block.mlp, nn.Sequential)
+    weight, bias = read_linear(mlp.c_proj)
     return Block(
         values=at_least_float32(values[0]).transpose(0, 1),
         after_attention=at_least_float32(y[0]),
-        output=scaled_rows(scale_1, read_linear(block.attn.out_proj)[0]),
+        output=scaled_rows(scale_1, read_linear(attention.out_proj)[0]),
         norm=read_norm(block.ln_2),
-        expand=read_linear(block.mlp.c_fc),
-        activation=read_activation(block.mlp.gelu),
+        expand=read_linear(mlp.c_fc),
+        activation=read_activation(mlp.gelu),
         contract=(scaled_rows(scale_2, weight), None if bias is None else scaled_rows(scale_2, bias)),
         folded=product_of(block),
     )
@@ -156,16 +167,15 @@ def read_block(block: Any, tokens: Tensor) -> Block:
 
 def read_custom_block(block: Any, tokens: Tensor, head: Head) -> ChainMap:
     """The map of a block with norms in further places (query and key, after the attention, inside the MLP)."""
-    attention, x = block.attn, at_least_float32(tokens[0])
+    attention, x = opened(opened(block, CUSTOM).attn, "open_clip.Attention"), at_least_float32(tokens[0])
     _, entering = linearise_all([block.ln_1], x)
-    bias = None if attention.in_proj_bias is None else at_least_float32(attention.in_proj_bias)
-    q, k, v = linear(entering, at_least_float32(attention.in_proj_weight), bias).chunk(3, -1)
+    q, k, v = linear(entering, full(attention, "in_proj_weight"), full(attention, "in_proj_bias")).chunk(3, -1)
     q, k, v = (t.unflatten(-1, (attention.num_heads, -1)) for t in (q, k, v))
     q, k = linearise_all([attention.ln_q], q)[1], linearise_all([attention.ln_k], k)[1]
     mixed = scaled_dot_product_attention(q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1))
     chain = []
     if attention.head_scale is not None:
-        scale = at_least_float32(attention.head_scale)
+        scale = full(attention, "head_scale")
         mixed = mixed * scale
         chain.append(Slope(scale.flatten().repeat_interleave(attention.head_dim)))
     mixed = mixed.transpose(0, 1).flatten(1)
@@ -186,7 +196,7 @@ def check_supported(visual: Any) -> None:
     for block in visual.transformer.resblocks:
         if not is_a(block, PLAIN, CUSTOM):
             raise ModelError(f"this model's blocks are {type(block).__name__}, which is not supported: use a ViT such as ViT-L-14")
-        expect(block.attn, nn.MultiheadAttention if is_a(block, PLAIN) else "open_clip.Attention")
+        opened(block.attn, nn.MultiheadAttention if is_a(block, PLAIN) else "open_clip.Attention")
         if getattr(block.attn, "scaled_cosine", False):
             raise ModelError("this model uses scaled cosine attention, which is not supported: use a ViT such as ViT-L-14")
         read_norm(block.ln_2)

@@ -1,7 +1,6 @@
 """Reading modules of any vision transformer: weights in full precision, positions on another grid, derivatives.
 
-What computes something else than its class says, since it is wrapped, quantised, parametrised or carries an adapter, is of another
-class. So modules are known by their very class, and what is not known is refused. The libraries that they come from are not
+Modules are known by their very class, and what is not known is refused, see `opening`. The libraries that they come from are not
 imported for that.
 
 Their modules are typed `Any`: torch types whatever a module has as `Tensor | Module`, and here the very class is checked.
@@ -13,11 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...errors import ModelError
 from ...explain.base import Norm
 from ...explain.linearized import AddHalves, Linear, LinearizedLayer, NormSlope, Slope, value_and_slope
+from .opening import held, is_a, opened
 
-USE = "use a ViT such as ViT-L-14"
 NOTHING = (nn.Identity, nn.Dropout)
 LINEARS = (nn.Linear, nn.modules.linear.NonDynamicallyQuantizableLinear)  # the second is what nn.MultiheadAttention has
 NORMS = (nn.LayerNorm, "open_clip.LayerNorm", "open_clip.LayerNormFp32", "timm.LayerNorm", "timm.LayerNormFp32")
@@ -31,53 +29,42 @@ ACTIVATIONS = (  # all of them work element by element
 )
 
 
-def name_of(module: object) -> str:
-    """The package that a module's class comes from, and the class: "timm.Mlp", wherever it is in that version of timm."""
-    return f"{type(module).__module__.partition('.')[0]}.{type(module).__qualname__}"
-
-
-def is_a(module: object, *classes: type | str) -> bool:
-    """Whether a module is of one of these classes, and not of a subclass: types, or names as `name_of` gives them."""
-    return type(module) in classes or name_of(module) in classes
-
-
-def expect(module: object, *classes: type | str) -> None:
-    """Raises ModelError for a module of none of these classes."""
-    if not is_a(module, *classes):
-        raise ModelError(f"this model has a {type(module).__name__} in its blocks, which is not supported: {USE}")
-
-
 def at_least_float32(tensor: Tensor) -> Tensor:
     """In float32 or better: half-precision weights take part in the map and the loss at full precision."""
     return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
 
 
+def full(module: Any, name: str) -> Any:
+    """A weight of a module at full precision, see `held`; None where it has none."""
+    weight = held(module, name)
+    return None if weight is None else at_least_float32(weight)
+
+
 def read_linear(layer: Any) -> tuple[Tensor, Tensor | None]:
     """Weight [out, in] and bias [out]. Raises ModelError for anything but a linear layer."""
-    expect(layer, *LINEARS)
-    return at_least_float32(layer.weight), None if layer.bias is None else at_least_float32(layer.bias)
+    layer = opened(layer, *LINEARS)
+    return full(layer, "weight"), full(layer, "bias")
 
 
 def read_activation(module: Any) -> Any:
     """The module itself. Raises ModelError for one that is not known to work element by element."""
-    expect(module, *ACTIVATIONS)
-    return module
+    return opened(module, *ACTIVATIONS)
 
 
 def read_norm(norm: Any) -> Norm:
     """Raises ModelError for anything but a layer norm."""
-    if not is_a(norm, *NORMS):
-        raise ModelError(f"this model's norm is {type(norm).__name__}, which is not supported: {USE}")
-    weight = at_least_float32(torch.ones(norm.normalized_shape) if norm.weight is None else norm.weight)
-    return Norm(weight, torch.zeros_like(weight) if norm.bias is None else at_least_float32(norm.bias), norm.eps)
+    norm = opened(norm, *NORMS)
+    weight, bias = full(norm, "weight"), full(norm, "bias")
+    weight = torch.ones(norm.normalized_shape) if weight is None else weight
+    return Norm(weight, torch.zeros_like(weight) if bias is None else bias, norm.eps)
 
 
 def layer_scale(module: Any) -> Tensor | None:
     """Its factors [d]; None for the identity, which stands where a model has none. Raises ModelError for anything else."""
     if is_a(module, nn.Identity):
+        opened(module)
         return None
-    expect(module, *LAYER_SCALES)
-    return at_least_float32(module.gamma)
+    return full(opened(module, *LAYER_SCALES), "gamma")
 
 
 def scaled_rows(scale: Tensor | None, weight: Tensor) -> Tensor:
@@ -103,6 +90,7 @@ def linearise(module: Any, x: Tensor) -> tuple[Sequence[LinearizedLayer], Tensor
 
     Raises ModelError for a module that it does not know.
     """
+    module = opened(module)
     if is_a(module, *NOTHING):
         return [], x
     if is_a(module, *LINEARS):
@@ -113,7 +101,7 @@ def linearise(module: Any, x: Tensor) -> tuple[Sequence[LinearizedLayer], Tensor
         normal, inverse = norm.normalised(x)
         return [NormSlope(norm.weight, normal, inverse)], normal * norm.weight + norm.bias
     if is_a(module, *LAYER_SCALES):
-        gamma = at_least_float32(module.gamma)
+        gamma = full(module, "gamma")
         return [Slope(gamma)], x * gamma
     if is_a(module, nn.Sequential):
         return linearise_all(module, x)

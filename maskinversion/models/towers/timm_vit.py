@@ -1,6 +1,6 @@
 """open_clip models with an image side from timm: SigLIP and SigLIP 2 (pooled with attention), EVA-02-CLIP, plain ViTs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -14,9 +14,11 @@ from ...explain.chain import ChainMap
 from ...explain.linearized import LinearizedLayer, Residual, Slope
 from ...explain.pooler import PoolerMap, cosine_slope
 from .base import Tower, family
-from .reading import LINEARS, NOTHING, at_least_float32, is_a, linearise, linearise_all, positions, read_norm
+from .opening import held, is_a, opened, package_of
+from .reading import LINEARS, NOTHING, at_least_float32, full, linearise, linearise_all, positions, read_linear, read_norm
 
 NONE = nn.Identity()
+TRUNKS = ("timm.Eva", "timm.VisionTransformer")
 BLOCKS = ("timm.Block", "timm.EvaBlock", "timm.EvaBlockPostNorm")
 ATTENTIONS = ("timm.Attention", "timm.EvaAttention", "timm.AttentionRope")
 # How the names of those of timm's ViTs begin that this reads.
@@ -36,7 +38,7 @@ class TimmViT(Tower):
     @staticmethod
     def reads(model: object) -> bool:
         trunk = getattr(getattr(model, "visual", model), "trunk", None)
-        return is_a(trunk, "timm.Eva", "timm.VisionTransformer")
+        return is_a(trunk, *TRUNKS)
 
     @staticmethod
     def reads_config(vision: dict) -> bool:
@@ -46,12 +48,12 @@ class TimmViT(Tower):
         visual = getattr(model, "visual", model)
         check_supported(visual)
         trunk = visual.trunk
-        self.visual, self.trunk = visual, trunk
+        self.model, self.visual, self.trunk = model, visual, trunk
         self.patch_size = tuple(trunk.patch_embed.patch_size)
         self.image_size = tuple(trunk.patch_embed.img_size)
         self.prefix = trunk.num_prefix_tokens
         self.blocks = trunk.blocks
-        self.last_linear = [layer for layer in visual.modules() if isinstance(layer, nn.Linear)][-1]
+        self.last_linear = [*linears(visual)][-1]
         self.width_out = len(self.projection)
         preprocess = getattr(visual, "preprocess_cfg", {})
         self.mean = tuple(preprocess.get("mean") or trunk.default_cfg["mean"])
@@ -60,16 +62,24 @@ class TimmViT(Tower):
 
     @property
     def projection(self) -> Tensor:
-        return self.last_linear.weight
+        return held(opened(self.last_linear, *LINEARS), "weight")
+
+    def own(self, pixels: Tensor) -> Tensor:
+        if hasattr(self.model, "encode_image"):
+            return self.model.encode_image(pixels, normalize=False)
+        return self.model(pixels)
 
     def enter(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
-        trunk = self.trunk
-        patches = trunk.patch_embed.norm(trunk.patch_embed.proj(pixels).flatten(2).mT)
-        first = [token for token in (trunk.cls_token, trunk.reg_token) if token is not None]
+        opened(self.visual, "open_clip.TimmModel")
+        trunk = opened(self.trunk, *TRUNKS)
+        cut = opened(trunk.patch_embed, "timm.PatchEmbed")
+        patches = cut.norm(cut.proj(pixels).flatten(2).mT)
+        first = [token for token in (held(trunk, "cls_token"), held(trunk, "reg_token")) if token is not None]
         position = None
         if trunk.pos_embed is not None:
             over_patches_only = getattr(trunk, "no_embed_class", False) or not self.prefix
-            position = positions(trunk.pos_embed, grid, trunk.patch_embed.grid_size, 0 if over_patches_only else self.prefix)
+            first_ones = 0 if over_patches_only else self.prefix
+            position = positions(held(trunk, "pos_embed"), grid, trunk.patch_embed.grid_size, first_ones)
             if over_patches_only:
                 patches, position = patches + position, None
         tokens = torch.cat([*first, patches], dim=1)
@@ -104,7 +114,8 @@ class TimmViT(Tower):
 
     def read_block(self, block: Any, tokens: Tensor, rope: Tensor | None) -> LayerMap:
         """The map of a block that takes `tokens` [N, d]."""
-        attention = block.attn
+        block = opened(block, *BLOCKS)
+        attention = opened(block.attn, *ATTENTIONS)
         before, after = (block.norm1, block.norm2), (NONE, NONE)
         if is_a(block, "timm.EvaBlockPostNorm"):
             before, after = after, before
@@ -119,10 +130,10 @@ class TimmViT(Tower):
             q, k = (torch.cat([t[:, :keep], apply_rot_embed_cat(t[:, keep:], rope, **half)], dim=1) for t in (q, k))
         mixed = scaled_dot_product_attention(q, k, v.transpose(0, 1)).transpose(0, 1).flatten(1)
         chain, out = linearise_all([part(attention, "norm"), attention.proj, after[0], part(block, "ls1")], mixed)
-        chain, out = scaled(chain, out, getattr(block, "gamma_1", None))
+        chain, out = scaled(chain, out, block, "gamma_1")
         y = tokens + out
         inside, out = linearise_all([before[1], block.mlp, after[1], part(block, "ls2")], y)
-        inside, out = scaled(inside, out, getattr(block, "gamma_2", None))
+        inside, out = scaled(inside, out, block, "gamma_2")
         return ChainMap(v, [*chain, Residual(inside)], y + out, self.read_head(), self.prefix)
 
     def read_head(self) -> Head:
@@ -136,11 +147,11 @@ class TimmViT(Tower):
 
     def read_pooler(self, tokens: Tensor) -> PoolerMap:
         """The map of the tokens [N, d] as the pooler's one query sees them."""
-        trunk, pooler = self.trunk, self.trunk.attn_pool
+        trunk, pooler = self.trunk, opened(self.trunk.attn_pool, "timm.AttentionPoolLatent")
         patches = len(tokens) - self.prefix
         if is_a(trunk, "timm.VisionTransformer") and not getattr(trunk, "pool_include_prefix", True):
             tokens = tokens[self.prefix :]
-        _, query = linearise(pooler.q, at_least_float32(pooler.latent[0]))
+        _, query = linearise(pooler.q, full(pooler, "latent")[0])
         k, v = linearise(pooler.kv, tokens)[1].chunk(2, -1)
         q, k, v = (t.unflatten(-1, (pooler.num_heads, -1)) for t in (query, k, v))
         q, k = (linearise(norm, t)[1].transpose(0, 1) for norm, t in ((pooler.q_norm, q), (pooler.k_norm, k)))
@@ -149,6 +160,15 @@ class TimmViT(Tower):
         inside, more = linearise_all([pooler.norm, pooler.mlp], out)
         last, feature = linearise_all([trunk.fc_norm, trunk.head, self.visual.head], out + more)
         return PoolerMap(v, [*chain, Residual(inside), *last], cosine_slope(feature[0]), len(tokens) - patches)
+
+
+def linears(module: Any) -> Iterator[Any]:
+    """The linear layers of a module, with those that PEFT wraps."""
+    for child in module.children():
+        if isinstance(child, nn.Linear) or package_of(type(child)) == "peft":
+            yield child
+        else:
+            yield from linears(child)
 
 
 def part(module: Any, name: str) -> Any:
@@ -161,17 +181,19 @@ def query_key_value(attention: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Ten
     if attention.qkv is None:  # EVA-02: no bias on the key
         q, k, v = (linearise(layer, tokens)[1] for layer in (attention.q_proj, attention.k_proj, attention.v_proj))
         return q, k, v
-    bias = attention.qkv.bias
+    weight, bias = read_linear(attention.qkv)
     if getattr(attention, "q_bias", None) is not None:
-        bias = torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
-    bias = None if bias is None else at_least_float32(bias)
-    q, k, v = linear(tokens, at_least_float32(attention.qkv.weight), bias).chunk(3, -1)
+        bias = torch.cat([full(attention, f"{part}_bias") for part in "qkv"])
+    q, k, v = linear(tokens, weight, bias).chunk(3, -1)
     return q, k, v
 
 
-def scaled(chain: Sequence[LinearizedLayer], out: Tensor, gamma: Tensor | None) -> tuple[Sequence[LinearizedLayer], Tensor]:
-    """After a LayerScale [d] that is a bare parameter of the block."""
-    return (chain, out) if gamma is None else ([*chain, Slope(at_least_float32(gamma))], out * at_least_float32(gamma))
+def scaled(
+    chain: Sequence[LinearizedLayer], out: Tensor, block: Any, name: str
+) -> tuple[Sequence[LinearizedLayer], Tensor]:
+    """After a LayerScale [d] that is a bare parameter of the block, where it has one."""
+    gamma = full(block, name) if hasattr(block, name) else None
+    return (chain, out) if gamma is None else ([*chain, Slope(gamma)], out * gamma)
 
 
 def check_supported(visual: Any) -> None:
@@ -183,8 +205,7 @@ def check_supported(visual: Any) -> None:
     for block in trunk.blocks:
         if not is_a(block, *BLOCKS):
             raise ModelError(f"this model's blocks are {type(block).__name__}, which is not supported: {use}")
-        if not is_a(block.attn, *ATTENTIONS):
-            raise ModelError(f"this model's attention is {type(block.attn).__name__}, which is not supported: {use}")
+        opened(block.attn, *ATTENTIONS)
         if getattr(block.attn, "gate", None) is not None:
             raise ModelError(f"this model gates its attention, which is not supported: {use}")
     pooler: Any = getattr(trunk, "attn_pool", None)
@@ -193,5 +214,5 @@ def check_supported(visual: Any) -> None:
         raise ModelError(f"this model's pooler is a {type(pooler).__name__} of another kind than SigLIP's: {use}")
     if pooler is None and trunk.global_pool not in ("token", "avg"):
         raise ModelError(f"this model pools with {trunk.global_pool!r}, which is not supported: {use}")
-    if not all(is_a(layer, *LINEARS, *NOTHING) for layer in (trunk.head, *visual.head)):
+    if not all(is_a(opened(layer), *LINEARS, *NOTHING) for layer in (trunk.head, *visual.head)):
         raise ModelError(f"this model's projection is not linear, which is not supported: {use}")

@@ -17,7 +17,8 @@ from ...explain.block import Block, BlockMap
 from ...explain.linearized import Residual
 from ...explain.pooler import PoolerMap, cosine_slope
 from .base import CLIP_PIXELS, Tower, family
-from .reading import LINEARS, NORMS, at_least_float32, expect, linearise, linearise_all, positions
+from .opening import held, opened
+from .reading import ACTIVATIONS, LINEARS, NORMS, at_least_float32, full, linearise, linearise_all, positions
 
 CLIP_NAMES = ("CLIPVisionModelWithProjection", "CLIPModel", "MetaClip2VisionModelWithProjection", "MetaClip2Model")
 SIGLIP_NAMES = ("SiglipVisionModel", "SiglipModel", "Siglip2VisionModel", "Siglip2Model")
@@ -36,12 +37,15 @@ class TransformersViT(Tower):
     Raises ModelError for a model without an image-text space.
     """
 
+    library, linears, norms, tables, activations = "transformers.*", LINEARS, NORMS, (nn.Embedding,), ACTIVATIONS
+
     def __init__(self, model: Any):
         names = {kind.__name__ for kind in type(model).__mro__}
         vision = getattr(model, "vision_model", model)
         projection, pooler = getattr(model, "visual_projection", None), getattr(vision, "head", None)
         if not names.intersection(CLIP_NAMES if pooler is None else SIGLIP_NAMES):
             raise ModelError(no_space(type(model).__name__, vision))
+        self.model = model
         self.read(vision, projection, pooler)
         self.mean, self.std = SIGLIP_PIXELS if pooler is not None else CLIP_PIXELS
 
@@ -52,12 +56,12 @@ class TransformersViT(Tower):
     def read(self, vision: Any, projection: Any, pooler: Any) -> None:
         """Take the parts; without a projection and a pooler the embedding is the mean of the tokens after the last norm."""
         self.vision, self.visual_projection, self.pooler = vision, projection, pooler
-        embeddings = vision.embeddings
-        patches = embeddings.patch_embedding
+        embeddings = opened(vision.embeddings, self.library)
+        patches = opened(embeddings.patch_embedding)
         self.flat_patches = isinstance(patches, nn.Linear)
         self.patch_size = (embeddings.patch_size,) * 2 if self.flat_patches else tuple(patches.kernel_size)
         self.prefix = 0 if getattr(embeddings, "class_embedding", None) is None else 1
-        side = round((len(embeddings.position_embedding.weight) - self.prefix) ** 0.5)
+        side = round((len(opened(embeddings.position_embedding).weight) - self.prefix) ** 0.5)
         self.native_grid = (side, side)
         self.image_size = (side * self.patch_size[0], side * self.patch_size[1])
         self.interpolation = "bilinear" if self.flat_patches else "bicubic"
@@ -67,27 +71,47 @@ class TransformersViT(Tower):
     @property
     def projection(self) -> Tensor:
         if self.visual_projection is not None:
-            return self.visual_projection.weight.T  # [d, D], as open_clip has it
-        return self.vision.post_layernorm.weight if self.pooler is None else self.pooler.mlp.fc2.weight
+            return held(opened(self.visual_projection, *self.linears), "weight").T  # [d, D], as open_clip has it
+        if self.pooler is None:
+            return held(opened(self.vision.post_layernorm, *self.norms), "weight")
+        return held(opened(self.pooler.mlp.fc2, *self.linears), "weight")
+
+    def own(self, pixels: Tensor) -> Tensor:
+        given: dict[str, Any] = {"pixel_values": pixels}
+        if self.flat_patches:
+            rows, columns = (side // patch for side, patch in zip(pixels.shape[-2:], self.patch_size))
+            shapes = torch.tensor([[rows, columns]], device=pixels.device)
+            mask = torch.ones(1, rows * columns, dtype=torch.int, device=pixels.device)
+            given = {"pixel_values": self.flat(pixels, (rows, columns)), "pixel_attention_mask": mask, "spatial_shapes": shapes}
+        found = (self.model.get_image_features if hasattr(self.model, "get_image_features") else self.model)(**given)
+        if isinstance(found, Tensor):
+            return found
+        return found.image_embeds if hasattr(found, "image_embeds") else found.pooler_output
+
+    def flat(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The patches [1, P, height * width * 3] of pixels [1, 3, H, W]."""
+        (height, width), (rows, columns) = self.patch_size, grid
+        patches = pixels[0].unflatten(2, (columns, width)).unflatten(1, (rows, height)).permute(1, 3, 2, 4, 0)
+        return patches.reshape(1, rows * columns, -1)
 
     def enter(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
-        embeddings = self.vision.embeddings
+        vision = opened(self.vision, self.library)
+        opened(vision.encoder, self.library)
+        embeddings = opened(vision.embeddings, self.library)
+        table = held(opened(embeddings.position_embedding, *self.tables), "weight")
         if self.flat_patches:
-            (height, width), (rows, columns) = self.patch_size, grid
-            patches = pixels[0].unflatten(2, (columns, width)).unflatten(1, (rows, height)).permute(1, 3, 2, 4, 0)
-            tokens = embeddings.patch_embedding(patches.reshape(1, rows * columns, -1))
-            return tokens + flexible_positions(embeddings.position_embedding.weight, tokens, grid, self.native_grid)
+            tokens = embeddings.patch_embedding(self.flat(pixels, grid))
+            return tokens + flexible_positions(table, tokens, grid, self.native_grid)
         tokens = embeddings.patch_embedding(pixels).flatten(2).mT
         if self.prefix:
-            tokens = torch.cat([embeddings.class_embedding.to(tokens).expand(1, 1, -1), tokens], dim=1)
-        table = embeddings.position_embedding.weight.to(tokens)
-        tokens = tokens + positions(table[None], grid, self.native_grid, self.prefix)
-        return self.vision.pre_layrnorm(tokens) if self.prefix else tokens
+            first = held(embeddings, "class_embedding").to(tokens)
+            tokens = torch.cat([first.expand(1, 1, -1), tokens], dim=1)
+        tokens = tokens + positions(table.to(tokens)[None], grid, self.native_grid, self.prefix)
+        return vision.pre_layrnorm(tokens) if self.prefix else tokens
 
     def run_block(self, block: Any, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
-        attention, mlp = block.self_attn, block.mlp
+        attention, mlp = opened(opened(block, self.library).self_attn, self.library), block.mlp
         heads = attention.num_heads if hasattr(attention, "num_heads") else attention.heads
-        activation = mlp.activation_fn if hasattr(mlp, "activation_fn") else mlp.activation
         entering = block.layer_norm1(tokens)
         q, k, v = (
             project(entering).unflatten(-1, (heads, -1)).transpose(1, 2)
@@ -95,31 +119,35 @@ class TransformersViT(Tower):
         )
         y = tokens + attention.out_proj(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         if not wanted or self.pooler is not None:
-            after = y + mlp.fc2(activation(mlp.fc1(block.layer_norm2(y))))
+            after = y + mlp(block.layer_norm2(y))
             return after, self.read_pooler(at_least_float32(after[0])) if wanted else None
-        self.check_readable(attention.out_proj, mlp.fc1, mlp.fc2, block.layer_norm2, self.vision.post_layernorm)
+        opened(mlp, self.library)
         y = at_least_float32(y[0])
         read = Block(
             values=at_least_float32(v[0]).transpose(0, 1),
             after_attention=y,
-            output=cast_like(attention.out_proj.weight, y),
-            norm=norm_like(block.layer_norm2, y),
-            expand=(cast_like(mlp.fc1.weight, y), cast_like(mlp.fc1.bias, y)),
-            activation=activation,
-            contract=(cast_like(mlp.fc2.weight, y), cast_like(mlp.fc2.bias, y)),
+            output=self.linear_like(attention.out_proj, y)[0],
+            norm=self.norm_like(block.layer_norm2, y),
+            expand=self.linear_like(mlp.fc1, y),
+            activation=opened(mlp.activation_fn if hasattr(mlp, "activation_fn") else mlp.activation, *self.activations),
+            contract=self.linear_like(mlp.fc2, y),
             folded=product_of(block),
         )
         if self.visual_projection is None:
             projection = torch.eye(self.width_out, dtype=y.dtype, device=y.device)
         else:
-            projection = cast_like(self.projection, y)
-        found = BlockMap(read, Head(norm_like(self.vision.post_layernorm, y), projection), self.prefix)
+            projection = self.projection.to(y)
+        found = BlockMap(read, Head(self.norm_like(self.vision.post_layernorm, y), projection), self.prefix)
         return found.leaving[None].to(tokens.dtype), found
 
-    def check_readable(self, *layers: Any) -> None:
-        """Raises ModelError for layers that may compute something else than their weights say."""
-        for layer in layers:
-            expect(layer, *LINEARS, *NORMS)
+    def linear_like(self, layer: Any, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight [out, in] and bias [out] of a linear layer, where the computation is, at its precision."""
+        layer = opened(layer, *self.linears)
+        return held(layer, "weight").to(like), held(layer, "bias").to(like)
+
+    def norm_like(self, norm: Any, like: Tensor) -> Norm:
+        norm = opened(norm, *self.norms)
+        return Norm(held(norm, "weight").to(like), held(norm, "bias").to(like), norm.eps)
 
     def embed(self, tokens: Tensor) -> Tensor:
         norm = self.vision.post_layernorm
@@ -131,16 +159,16 @@ class TransformersViT(Tower):
 
     def read_pooler(self, tokens: Tensor) -> PoolerMap:
         """The map of the tokens [N, d], at least float32, that leave a block, as the pooler sees them."""
-        pooler, attention = self.pooler, self.pooler.attention
-        expect(attention, nn.MultiheadAttention)
-        weights, biases = (at_least_float32(part).chunk(3) for part in (attention.in_proj_weight, attention.in_proj_bias))
+        pooler = opened(self.pooler, self.library)
+        attention, mlp = opened(pooler.attention, nn.MultiheadAttention), opened(pooler.mlp, self.library)
+        weights, biases = (full(attention, name).chunk(3) for name in ("in_proj_weight", "in_proj_bias"))
         q, k, v = (
             linear(x, weight, bias).unflatten(-1, (attention.num_heads, -1)).transpose(0, 1)
-            for x, weight, bias in zip((at_least_float32(pooler.probe[0]), tokens, tokens), weights, biases, strict=True)
+            for x, weight, bias in zip((full(pooler, "probe")[0], tokens, tokens), weights, biases, strict=True)
         )
         mixed = scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1)
         chain, out = linearise(attention.out_proj, mixed)
-        inside, more = linearise_all([pooler.layernorm, pooler.mlp.fc1, pooler.mlp.activation_fn, pooler.mlp.fc2], out)
+        inside, more = linearise_all([pooler.layernorm, mlp.fc1, mlp.activation_fn, mlp.fc2], out)
         return PoolerMap(v.transpose(0, 1), [*chain, Residual(inside)], cosine_slope((out + more)[0]), self.prefix)
 
 
@@ -159,11 +187,14 @@ class NativeClipVision(TransformersViT):
     Raises ModelError for DINO.
     """
 
+    # ComfyUI has several classes for the same layer, which differ in how the weights are kept and cast.
+    library, linears, norms, tables, activations = "comfy.*", ("comfy.*",), ("comfy.*",), ("comfy.*",), ()
+
     def __init__(self, model: Any):
         vision = getattr(model.model, "vision_model", None)
         if vision is None:
             raise ModelError(no_space(model.model_type, model.model))
-        self.source = model
+        self.source, self.model = model, model.model
         projection = model.model.visual_projection
         self.read(vision, projection if isinstance(projection, nn.Module) else None, None)
         self.mean, self.std = tuple(model.image_mean), tuple(model.image_std)
@@ -181,8 +212,9 @@ class NativeClipVision(TransformersViT):
     def dtype(self) -> torch.dtype:
         return torch.float32
 
-    def check_readable(self, *layers: Any) -> None:
-        """ComfyUI has classes of its own, several for the same layer, which differ in how the weights are kept and cast."""
+    def own(self, pixels: Tensor) -> Tensor:
+        found = self.model(pixel_values=pixels, intermediate_output=-2)[2]  # as ComfyUI asks for it
+        return found if found.ndim == 2 else found.mean(1)
 
 
 def no_space(name: str, vision: object) -> str:
@@ -201,15 +233,6 @@ def no_space(name: str, vision: object) -> str:
         f"this model is a {name} of transformers, which is not supported: use a CLIPVisionModelWithProjection or a "
         f"SiglipVisionModel"
     )
-
-
-def cast_like(weight: Tensor, like: Tensor) -> Tensor:
-    """A weight where the computation is, at its precision."""
-    return weight.detach().to(like)
-
-
-def norm_like(norm: nn.LayerNorm, like: Tensor) -> Norm:
-    return Norm(cast_like(norm.weight, like), cast_like(norm.bias, like), norm.eps)
 
 
 def flexible_positions(table: Tensor, tokens: Tensor, grid: tuple[int, int], native: tuple[int, int]) -> Tensor:
