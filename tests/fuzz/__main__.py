@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 NAMES = (
-    "tokens", "picture", "mask", "labels", "pickle", "refs", "coco", "lvis", "panoptic", "phrasecut", "phrases", "json", "captioner",
-    "captioner-pt", "clip", "clip-pt", "clip-folder", "decoder",
+    "tokens", "picture", "mask", "labels", "pickle", "refs", "coco", "lvis", "panoptic", "phrasecut", "phrases", "json",
+    "captioner", "captioner-pt", "clip", "clip-pt", "clip-folder", "decoder",
 )  # fmt: skip
 
 

@@ -37,7 +37,7 @@ INSTANCES = {
     "annotations": [
         {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "segmentation": [[1, 1, 20, 1, 20.5, 20, 1, 20]]},
         {"id": 2, "image_id": 1, "category_id": 2, "segmentation": {"size": [24, 40], "counts": [100, 60, 800]}},
-        {"id": 3, "image_id": 1, "category_id": 1, "segmentation": {"size": [24, 40], "counts": "T3l1d7"}},
+        {"id": 3, "image_id": 1, "category_id": 1, "segmentation": {"size": [24, 40], "counts": "T3l1Pi0"}},
     ],
 }
 PANOPTIC = {

@@ -177,7 +177,7 @@ HOSTILE_PICKLES = {
 @pytest.mark.parametrize("content", HOSTILE_PICKLES.values(), ids=HOSTILE_PICKLES)
 def test_hostile_pickles_are_refused(tmp_path, content):
     (tmp_path / "refs.p").write_bytes(content)
-    with pytest.raises(mi.InputError, match="refused|not a complete pickle"):
+    with pytest.raises(mi.InputError, match=r"refused|not a complete pickle"):
         read_plain_pickle(tmp_path / "refs.p")
 
 
@@ -240,7 +240,7 @@ def put(*keys):
 @pytest.mark.parametrize(
     "change",
     [
-        *(put("model_cfg", part, "layers", value) for part in ("vision_cfg", "text_cfg") for value in (10**6, -1, 0, "2", 2.5, None)),
+        *(put("model_cfg", f"{part}_cfg", "layers", n) for part in ("vision", "text") for n in (10**6, -1, 0, "2", 2.5, None)),
         *(put("model_cfg", "vision_cfg", "width", value) for value in (10**9, 10**5, -1, 0, "x", nan)),
         *(put("model_cfg", "vision_cfg", name, 0) for name in ("patch_size", "image_size", "head_width")),
         put("model_cfg", "vision_cfg", "image_size", 10**6),
@@ -306,7 +306,9 @@ HOSTILE_CAPTIONERS = {
     "integers": unlike(gpt__transformer__ln_f__bias=torch.zeros(64, dtype=torch.int64)),
     "complex": unlike(gpt__transformer__ln_f__bias=torch.zeros(64, dtype=torch.complex64)),
     "NaN": unlike(gpt__transformer__ln_f__bias=torch.full((64,), nan)),
-    "a wide mapper": unlike(clip_project__model__0__weight=torch.zeros(1, 10**5), clip_project__model__2__weight=torch.zeros(10**5, 1)),
+    "a wide mapper": unlike(
+        clip_project__model__0__weight=torch.zeros(1, 10**5), clip_project__model__2__weight=torch.zeros(10**5, 1)
+    ),
     "empty": unlike(clip_project__model__0__weight=torch.zeros(0, 0)),
 }
 ONLY_PICKLED = {
@@ -323,8 +325,11 @@ ONLY_PICKLED = {
 
 @pytest.mark.parametrize(
     ("change", "suffix"),
-    [pytest.param(change, suffix, id=f"{name}{suffix}") for changes, suffixes in
-     ((HOSTILE_CAPTIONERS, (".safetensors", ".pt")), (ONLY_PICKLED, (".pt",))) for name, change in changes.items() for suffix in suffixes],
+    [
+        pytest.param(change, suffix, id=f"{name}{suffix}")
+        for suffix in (".safetensors", ".pt")
+        for name, change in (HOSTILE_CAPTIONERS | (ONLY_PICKLED if suffix == ".pt" else {})).items()
+    ],
 )  # fmt: skip
 def test_hostile_captioners_are_refused(tmp_path, own_pickles, change, suffix):
     state = change({key: value for key, value in checkpoint("mlp", 32).items() if "attn." not in key or "c_" in key})
@@ -522,7 +527,7 @@ def test_a_pipe_is_refused(tmp_path, own_pickles, reader):
 
 
 @pytest.mark.parametrize("reader", [name for name in READERS if name not in ("adapter", "decoder's index")])
-@pytest.mark.parametrize("content", [b"", b"\0" * 8, b"{" * 9, b"<!doctype html><html>", b"version https://git-lfs", b"\xff" * 4096])
+@pytest.mark.parametrize("content", [b"", b"\0" * 8, b"{" * 9, b"<!doctype html>", b"version https://git-lfs", b"\xff" * 4096])
 def test_what_is_something_else_is_refused(tmp_path, own_pickles, reader, content):
     if reader == "phrases" and content != b"\xff" * 4096:
         return  # any text is a text
