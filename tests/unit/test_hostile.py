@@ -558,3 +558,16 @@ def test_files_that_cannot_be_written_are_refused(tmp_path, name):
     with pytest.raises(mi.InputError, match="cannot be written"), written_whole(tmp_path / name):
         pass
     assert [path.name for path in Path(tmp_path).iterdir()] == ["file"]
+
+
+def test_a_picture_without_segments_has_no_region(tmp_path):
+    images = [{"id": number, "file_name": "a.png", "height": 24, "width": 40} for number in (1, 2)]
+    segments = [{"id": 7, "category_id": 1}]
+    annotations = [{"image_id": 1, "file_name": "a.png", "segments_info": []}]
+    content = {"images": images, "categories": [{"id": 1, "name": "cat"}], "annotations": annotations}
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    with pytest.raises(mi.InputError, match="no picture with a region"):
+        read_coco(tmp_path / "x.json", tmp_path)
+    annotations.append({"image_id": 2, "file_name": "a.png", "segments_info": segments})
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    assert [sample.name for sample in read_coco(tmp_path / "x.json", tmp_path).samples] == ["2"]
