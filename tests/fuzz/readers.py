@@ -61,6 +61,7 @@ class Reader:
     seeds: Callable[[Path], list[bytes]]
     read: Callable[[Path], object]
     folder: Path | None = None  # whose JSON files an input stands for
+    begins: bool = True  # whether one of the seeds is taken; whole CLIPs of a known architecture would be too large
 
 
 def texts(*contents: object) -> Callable[[Path], list[bytes]]:
@@ -98,6 +99,14 @@ def clip_seeds(suffix: str) -> Callable[[Path], list[bytes]]:
         return [path.read_bytes()]
 
     return seeds
+
+
+def use_clip(path: Path) -> None:
+    mi.load_clip(path, "ViT-S-32", "cpu")
+
+
+def use_captioner(path: Path) -> None:
+    load_captioner(path, tokenizer=path.parents[1] / "seeds", device="cpu")
 
 
 def use_tokens(path: Path) -> None:
@@ -148,10 +157,10 @@ READERS = {
     "phrasecut": Reader("x.json", texts(PHRASES), use_dataset(lambda path: read_phrasecut(path, path.parent))),
     "phrases": Reader("x.txt", lambda scratch: [b"a cat\na dog\n", "\ufeffein H\xe4uschen\r\n".encode()], lines_of),
     "json": Reader("x.json", texts({"a": [1, {"b": None}]}), read_json),
-    "captioner": Reader("x.safetensors", captioner_seeds(".safetensors"), lambda path: load_captioner(path, device="cpu")),
-    "captioner-pt": Reader("x.pt", captioner_seeds(".pt"), lambda path: load_captioner(path, device="cpu")),
-    "clip": Reader("x.safetensors", clip_seeds(".safetensors"), lambda path: mi.load_clip(path, "ViT-S-32", "cpu")),
-    "clip-pt": Reader("x.pt", clip_seeds(".pt"), lambda path: mi.load_clip(path, "ViT-S-32", "cpu")),
+    "captioner": Reader("x.safetensors", captioner_seeds(".safetensors"), use_captioner),
+    "captioner-pt": Reader("x.pt", captioner_seeds(".pt"), use_captioner),
+    "clip": Reader("x.safetensors", clip_seeds(".safetensors"), use_clip, begins=False),
+    "clip-pt": Reader("x.pt", clip_seeds(".pt"), use_clip, begins=False),
     "clip-folder": Reader(
         "clip",
         lambda scratch: texts({"open_clip_config.json": json.loads((BUNDLED / "open_clip_config.json").read_text())})(scratch),

@@ -44,7 +44,7 @@ def main() -> None:
         with suppress(MaskInversionError):  # a picture in colour is no mask
             readers.run(reader, content, scratch / "here")
             taken += 1
-    if not taken:
+    if reader.begins and not taken:
         sys.exit(f"{name} takes none of the inputs to begin with")
     watch(scratch)
 
