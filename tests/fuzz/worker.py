@@ -80,9 +80,12 @@ def main() -> None:
     for number, content in enumerate(seeds):
         (corpus / str(number)).write_bytes(content)
     options = [f"-seed={seed}", f"-max_len={MOST}", f"-rss_limit_mb={MEMORY}", f"-artifact_prefix={scratch}/", "-len_control=0"]
-    atheris.Setup(
-        [sys.argv[0], *options, str(corpus)], one, custom_mutator=lambda content, most, seed: mutated(content, seed, most)
-    )
+
+    def mutate(content: bytes, most: int, seed: int) -> bytes:
+        """Of a seed half of the time: most of what reached something new was refused early."""
+        return mutated(content if seed % 2 else seeds[seed // 2 % len(seeds)], seed, most)
+
+    atheris.Setup([sys.argv[0], *options, str(corpus)], one, custom_mutator=mutate)
     atheris.Fuzz()
 
 
