@@ -91,7 +91,9 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         delete_left_behind(path.parent, begin, end)
         partial = path.with_name(f"{begin}{secrets.token_hex(8)}{end}")
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    except (OSError, UnicodeError) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # a ValueError for a name that no file can have
         raise InputError(f"{path} cannot be written{because(error)}: choose another name or folder") from error
     try:
         yield partial

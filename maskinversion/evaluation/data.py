@@ -174,7 +174,7 @@ def read_coco(annotations: Path, images: Path, segments: Path | None = None) -> 
     samples = []
     for image in content["images"]:
         with named(f"image {id_of(image)} of {annotations}") as what:
-            if image["id"] in by_image:
+            if by_image.get(image["id"]):
                 regions = tuple(by_image[image["id"]])
                 samples.append(Sample(str(image["id"]), picture_of(image, images, what), regions, picture_size(image, what)))
     return checked(Dataset(titled(annotations), samples, list(dict.fromkeys(names.values())), digest(annotations)))

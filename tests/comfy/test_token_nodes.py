@@ -33,6 +33,48 @@ def two(defaults):
     return graph
 
 
+def submit_saved(server, two, prefix):
+    saved = {"class_type": "MaskInversionSaveTokens", "inputs": {"tokens": ["picked", 0], "filename_prefix": prefix}}
+    return server.submit({**two, "saved": saved})
+
+
+HOSTILE_NAMES = {
+    "tokens/a*b?c:d<e>f|g\"h\x01i": "tokens/a_b_c_d_e_f_g_h_i",
+    "a\ud800b": "a_b",
+    "back\\slash": "back/slash",
+    "CON/nul": "CON_/nul_",
+    "dots. /x..": "dots/x",
+}
+
+
+@pytest.mark.parametrize("prefix", HOSTILE_NAMES)
+def test_tokens_are_saved_under_names_that_every_system_has(server, two, prefix):
+    run = submit_saved(server, two, prefix)
+    assert not run.error, run.error
+    assert (server.base / "output" / f"{HOSTILE_NAMES[prefix]}_00001_.safetensors").is_file()
+
+
+@pytest.mark.parametrize("prefix", ["x" * 5000, "file.txt/x/y", "..\\..\\x", "../x", "", "a/"])
+def test_names_that_cannot_be_written_are_refused_with_a_sentence(server, two, prefix):
+    (server.base / "output").mkdir(exist_ok=True)
+    (server.base / "output" / "file.txt").write_text("")
+    run = submit_saved(server, two, prefix)
+    assert "filename_prefix" in run.error and run.error_type.endswith("InputError")
+
+
+def test_a_name_that_is_not_in_utf8_does_not_stop_the_queue(server, two):
+    name = "caf\udce9.safetensors"
+    (server.base / "input" / name).write_bytes(b"damaged")
+    try:
+        listed = json.dumps(server.get("/object_info/MaskInversionLoadTokens"))
+        assert "caf" not in listed
+        with pytest.raises(ValueError, match="not in"):
+            server.submit({"load": {"class_type": "MaskInversionLoadTokens", "inputs": {"file": name}}, "seen": seen("load")})
+    finally:
+        (server.base / "input" / name).unlink()
+    assert not submit_saved(server, two, "after").error
+
+
 def seen(node):
     return {"class_type": "TestTokens", "inputs": {"tokens": [node, 0], "output": [node, 1]}}
 
