@@ -11,7 +11,7 @@ from ...errors import ModelError
 from ...explain.base import Head, LayerMap
 from ...explain.block import Block, BlockMap
 from ...explain.chain import ChainMap
-from ...explain.linearized import Linear, Residual, Slope
+from ...explain.linearized import Linear, LinearizedLayer, Residual, Slope
 from ...explain.pooler import PoolerMap
 from .base import CLIP_PIXELS, Tower, family
 from .reading import (
@@ -69,7 +69,7 @@ class OpenClipViT(Tower):
     def enter(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
         visual = self.visual
         patches = visual.conv1(pixels).flatten(2).mT
-        tokens = torch.cat([visual.class_embedding.expand(1, 1, -1).to(patches.dtype), patches], dim=1)
+        tokens = torch.cat([visual.class_embedding.expand(len(patches), 1, -1).to(patches.dtype), patches], dim=1)
         return visual.ln_pre(tokens + positions(visual.positional_embedding[None], grid, visual.grid_size, 1).to(tokens.dtype))
 
     def run_block(self, block: Any, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
@@ -94,22 +94,43 @@ class OpenClipViT(Tower):
             pooled = visual.ln_post(pooled)
         return pooled @ visual.proj
 
-    def read_pooler(self, tokens: Tensor) -> PoolerMap:
-        """The map of the tokens [N, d] as the pooler's first query sees them."""
-        visual, attention = self.visual, self.visual.attn_pool.attn
-        expect(visual.attn_pool, "open_clip.AttentionalPooler")
+    def mixed_values(self, entering: Tensor, leaving: Tensor) -> Tensor:
+        if self.visual.attn_pool is not None:
+            return self.pooler_rows(leaving)[2]
+        block = self.blocks[-1]
+        return value_of(block.attn, linearise_all([block.ln_1], entering)[1])
+
+    def embed_mixture(self, mixture: Tensor, residual: Tensor | None) -> Tensor:
+        visual = self.visual
+        if visual.attn_pool is not None:
+            leaving = linearise_all([visual.attn_pool.attn.out_proj], mixture)[1]
+        else:
+            leaving = after_attention(self.blocks[-1], mixture, residual)[1]
+        return linearise_all([visual.ln_post], leaving)[1] @ at_least_float32(visual.proj)
+
+    def pooler_rows(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The pooler's first query [1, h * d_h], and the keys and values [N, h * d_h] of tokens [N, d]."""
+        pooler = self.visual.attn_pool
+        attention = pooler.attn
+        expect(pooler, "open_clip.AttentionalPooler")
         expect(attention, nn.MultiheadAttention)
-        width, heads = attention.embed_dim, attention.num_heads
-        bias_q, bias_k, bias_v = at_least_float32(attention.in_proj_bias).split(width)
+        biases = at_least_float32(attention.in_proj_bias).split(attention.embed_dim)
         if attention.in_proj_weight is None:
             weights = (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)
         else:
-            weights = attention.in_proj_weight.split(width)
-        weight_q, weight_k, weight_v = (at_least_float32(weight) for weight in weights)
-        _, query = linearise_all([visual.attn_pool.ln_q], at_least_float32(visual.attn_pool.query[:1]))
-        _, context = linearise_all([visual.attn_pool.ln_k], tokens)
-        q, k, v = linear(query, weight_q, bias_q), linear(context, weight_k, bias_k), linear(context, weight_v, bias_v)
-        q, k, v = (t.unflatten(-1, (heads, -1)).transpose(0, 1) for t in (q, k, v))
+            weights = attention.in_proj_weight.split(attention.embed_dim)
+        _, query = linearise_all([pooler.ln_q], at_least_float32(pooler.query[:1]))
+        _, context = linearise_all([pooler.ln_k], tokens)
+        q, k, v = (
+            linear(x, at_least_float32(weight), bias)
+            for x, weight, bias in zip((query, context, context), weights, biases, strict=True)
+        )
+        return q, k, v
+
+    def read_pooler(self, tokens: Tensor) -> PoolerMap:
+        """The map of the tokens [N, d] as the pooler's first query sees them."""
+        visual, attention = self.visual, self.visual.attn_pool.attn
+        q, k, v = (t.unflatten(-1, (attention.num_heads, -1)).transpose(0, 1) for t in self.pooler_rows(tokens))
         mixed = scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1)
         chain, _ = linearise_all([attention.out_proj], mixed)
         projection = at_least_float32(visual.proj)
@@ -163,16 +184,31 @@ def read_custom_block(block: Any, tokens: Tensor, head: Head) -> ChainMap:
     q, k, v = (t.unflatten(-1, (attention.num_heads, -1)) for t in (q, k, v))
     q, k = linearise_all([attention.ln_q], q)[1], linearise_all([attention.ln_k], k)[1]
     mixed = scaled_dot_product_attention(q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1))
-    chain = []
-    if attention.head_scale is not None:
-        scale = at_least_float32(attention.head_scale)
-        mixed = mixed * scale
-        chain.append(Slope(scale.flatten().repeat_interleave(attention.head_dim)))
-    mixed = mixed.transpose(0, 1).flatten(1)
-    after, out = linearise_all([attention.ln_inner, attention.out_proj, block.ln_attn, block.ls_1], mixed)
-    y = x + out
+    chain, leaving = after_attention(block, mixed.transpose(0, 1).flatten(1), x)
+    return ChainMap(v, chain, leaving, head, OpenClipViT.prefix)
+
+
+def after_attention(block: Any, mixture: Tensor, residual: Tensor | None) -> tuple[list[LinearizedLayer], Tensor]:
+    """From what the heads give [K, h * d_h] to the tokens [K, d] that leave the block: the derivative, and these tokens."""
+    attention = block.attn
+    chain: list[LinearizedLayer] = []
+    modules = [attention.out_proj, block.ls_1]
+    if is_a(block, CUSTOM):
+        modules = [attention.ln_inner, attention.out_proj, block.ln_attn, block.ls_1]
+        if attention.head_scale is not None:
+            scale = at_least_float32(attention.head_scale).flatten().repeat_interleave(attention.head_dim)
+            mixture = mixture * scale
+            chain.append(Slope(scale))
+    after, y = linearise_all(modules, mixture)
+    y = y if residual is None else residual + y
     inside, out = linearise_all([block.ln_2, block.mlp, block.ls_2], y)
-    return ChainMap(v, [*chain, *after, Residual(inside)], y + out, head, OpenClipViT.prefix)
+    return [*chain, *after, Residual(inside)], y + out
+
+
+def value_of(attention: Any, tokens: Tensor) -> Tensor:
+    """The values [K, h * d_h] of normalised tokens [K, d]."""
+    bias = None if attention.in_proj_bias is None else at_least_float32(attention.in_proj_bias).chunk(3)[2]
+    return linear(tokens, at_least_float32(attention.in_proj_weight.chunk(3)[2]), bias)
 
 
 def check_supported(visual: Any) -> None:

@@ -14,7 +14,7 @@ from ...compute.cached_product import product_of
 from ...errors import ModelError
 from ...explain.base import Head, LayerMap, Norm
 from ...explain.block import Block, BlockMap
-from ...explain.linearized import Residual
+from ...explain.linearized import LinearizedLayer, Residual
 from ...explain.pooler import PoolerMap, cosine_slope
 from .base import CLIP_PIXELS, Tower, family
 from .reading import LINEARS, NORMS, at_least_float32, expect, linearise, linearise_all, positions
@@ -74,12 +74,12 @@ class TransformersViT(Tower):
         embeddings = self.vision.embeddings
         if self.flat_patches:
             (height, width), (rows, columns) = self.patch_size, grid
-            patches = pixels[0].unflatten(2, (columns, width)).unflatten(1, (rows, height)).permute(1, 3, 2, 4, 0)
-            tokens = embeddings.patch_embedding(patches.reshape(1, rows * columns, -1))
+            patches = pixels.unflatten(3, (columns, width)).unflatten(2, (rows, height)).permute(0, 2, 4, 3, 5, 1)
+            tokens = embeddings.patch_embedding(patches.reshape(len(pixels), rows * columns, -1))
             return tokens + flexible_positions(embeddings.position_embedding.weight, tokens, grid, self.native_grid)
         tokens = embeddings.patch_embedding(pixels).flatten(2).mT
         if self.prefix:
-            tokens = torch.cat([embeddings.class_embedding.to(tokens).expand(1, 1, -1), tokens], dim=1)
+            tokens = torch.cat([embeddings.class_embedding.to(tokens).expand(len(tokens), 1, -1), tokens], dim=1)
         table = embeddings.position_embedding.weight.to(tokens)
         tokens = tokens + positions(table[None], grid, self.native_grid, self.prefix)
         return self.vision.pre_layrnorm(tokens) if self.prefix else tokens
@@ -87,7 +87,6 @@ class TransformersViT(Tower):
     def run_block(self, block: Any, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
         attention, mlp = block.self_attn, block.mlp
         heads = attention.num_heads if hasattr(attention, "num_heads") else attention.heads
-        activation = mlp.activation_fn if hasattr(mlp, "activation_fn") else mlp.activation
         entering = block.layer_norm1(tokens)
         q, k, v = (
             project(entering).unflatten(-1, (heads, -1)).transpose(1, 2)
@@ -95,7 +94,7 @@ class TransformersViT(Tower):
         )
         y = tokens + attention.out_proj(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         if not wanted or self.pooler is not None:
-            after = y + mlp.fc2(activation(mlp.fc1(block.layer_norm2(y))))
+            after = after_attention(block, y)
             return after, self.read_pooler(at_least_float32(after[0])) if wanted else None
         self.check_readable(attention.out_proj, mlp.fc1, mlp.fc2, block.layer_norm2, self.vision.post_layernorm)
         y = at_least_float32(y[0])
@@ -105,7 +104,7 @@ class TransformersViT(Tower):
             output=cast_like(attention.out_proj.weight, y),
             norm=norm_like(block.layer_norm2, y),
             expand=(cast_like(mlp.fc1.weight, y), cast_like(mlp.fc1.bias, y)),
-            activation=activation,
+            activation=activation_of(mlp),
             contract=(cast_like(mlp.fc2.weight, y), cast_like(mlp.fc2.bias, y)),
             folded=product_of(block),
         )
@@ -131,17 +130,41 @@ class TransformersViT(Tower):
 
     def read_pooler(self, tokens: Tensor) -> PoolerMap:
         """The map of the tokens [N, d], at least float32, that leave a block, as the pooler sees them."""
-        pooler, attention = self.pooler, self.pooler.attention
+        q, k, v = (
+            rows.unflatten(-1, (self.pooler.attention.num_heads, -1)).transpose(0, 1) for rows in self.pooler_rows(tokens)
+        )
+        chain, feature = self.after_pooler(scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1))
+        return PoolerMap(v.transpose(0, 1), chain, cosine_slope(feature[0]), self.prefix)
+
+    def pooler_rows(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The pooler's query [1, h * d_h], and the keys and values [N, h * d_h] of tokens [N, d]."""
+        attention = self.pooler.attention
         expect(attention, nn.MultiheadAttention)
         weights, biases = (at_least_float32(part).chunk(3) for part in (attention.in_proj_weight, attention.in_proj_bias))
-        q, k, v = (
-            linear(x, weight, bias).unflatten(-1, (attention.num_heads, -1)).transpose(0, 1)
-            for x, weight, bias in zip((at_least_float32(pooler.probe[0]), tokens, tokens), weights, biases, strict=True)
-        )
-        mixed = scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1)
-        chain, out = linearise(attention.out_proj, mixed)
+        inputs = (at_least_float32(self.pooler.probe[0]), tokens, tokens)
+        q, k, v = (linear(x, weight, bias) for x, weight, bias in zip(inputs, weights, biases, strict=True))
+        return q, k, v
+
+    def after_pooler(self, mixture: Tensor) -> tuple[list[LinearizedLayer], Tensor]:
+        """From what the pooler's heads give [K, h * d_h] to the embeddings [K, D]: the derivative, and these."""
+        pooler = self.pooler
+        chain, out = linearise(pooler.attention.out_proj, mixture)
         inside, more = linearise_all([pooler.layernorm, pooler.mlp.fc1, pooler.mlp.activation_fn, pooler.mlp.fc2], out)
-        return PoolerMap(v.transpose(0, 1), [*chain, Residual(inside)], cosine_slope((out + more)[0]), self.prefix)
+        return [*chain, Residual(inside)], out + more
+
+    def mixed_values(self, entering: Tensor, leaving: Tensor) -> Tensor:
+        if self.pooler is not None:
+            return self.pooler_rows(linearise(self.vision.post_layernorm, leaving)[1])[2]
+        block = self.blocks[-1]
+        return at_least_float32(block.self_attn.v_proj(block.layer_norm1(entering.to(self.dtype))))
+
+    def embed_mixture(self, mixture: Tensor, residual: Tensor | None) -> Tensor:
+        if self.pooler is not None:
+            return self.after_pooler(mixture)[1]
+        block = self.blocks[-1]
+        y = block.self_attn.out_proj(mixture.to(self.dtype))
+        leaving = after_attention(block, y if residual is None else residual.to(self.dtype) + y)
+        return at_least_float32(self.embed(leaving[:, None]))
 
 
 @family
@@ -201,6 +224,15 @@ def no_space(name: str, vision: object) -> str:
         f"this model is a {name} of transformers, which is not supported: use a CLIPVisionModelWithProjection or a "
         f"SiglipVisionModel"
     )
+
+
+def activation_of(mlp: Any) -> Any:
+    return mlp.activation_fn if hasattr(mlp, "activation_fn") else mlp.activation
+
+
+def after_attention(block: Any, y: Tensor) -> Tensor:
+    """The tokens [..., d] that leave a block, of those after its attention."""
+    return y + block.mlp.fc2(activation_of(block.mlp)(block.mlp.fc1(block.layer_norm2(y))))
 
 
 def cast_like(weight: Tensor, like: Tensor) -> Tensor:
