@@ -15,6 +15,15 @@ LR_UNITS = ("absolute", "relative")
 READINGS = ("auto", "brightness", "alpha")  # of a mask file: what of it holds the region
 
 
+# Sets of values to begin with, see docs/presets.md.
+PRESETS: dict[str, dict[str, Any]] = {
+    "region": dict(start="both", iterations=5, lr=0.1, lr_unit="relative", alpha=0.0),
+    "published": dict(start="picture", iterations=10, lr=0.1, lr_unit="absolute", alpha=0.0),
+    "balanced": dict(start="both", iterations=10, lr=0.1, lr_unit="relative", alpha=1.0),
+    "context": dict(start="picture", iterations=10, lr=0.1, lr_unit="absolute", alpha=5.0),
+}
+
+
 def setting(default: object, help: str, choices: Sequence[str] | None = None) -> Any:
     """A field with its one-line description, which the command line shows, and the words that it can be, if only some."""
     return field(default=default, metadata={"help": help, "choices": choices})
@@ -35,8 +44,8 @@ class InversionSettings:
         steps stay in float32.
     tolerance: stop early, once no mask's loss has changed by this much in a step; 0 does all iterations, as the reference.
     start: where the token of a region starts, see `starts`. `picture`: the embedding of the whole picture, the same for every
-        region (the paper's). `patches`: of the region's own patches, nearly for free. `cutout`: of the picture with the rest grey,
-        an encoder pass for every mask. `both`: halfway between these two.
+        region (the paper's). `patches`: of the region's own patches, nearly for free. `cutout`: of the picture with the rest
+        hidden, two encoder passes for every mask. `both`: halfway between these two.
     lr_unit: `absolute`, as the reference has it; or `relative`: lr counts in the root mean square of the numbers of the whole
         picture's embedding, so that it turns the token by about the same angle on every model (a first step of lr 0.1 by 0.1 rad).
 

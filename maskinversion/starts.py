@@ -10,6 +10,8 @@ from torch import Tensor
 from .models.towers import Tower
 
 GREY = 0.5
+MARGIN = 1 / 48  # of the shorter side
+BLUR = 100 / 384  # standard deviation, of the shorter side: 100 px of 384 (arXiv 2306.04356)
 SHARPNESS = 16.0  # chosen on the trained styles of the bundled CLIP, see docs/evaluation.md
 BATCH = 32  # pictures that are embedded together
 
@@ -63,11 +65,27 @@ def through_region(tower: Tower, entering: Tensor, leaving: Tensor, weights: Ten
 
 
 def from_cutouts(tower: Tower, canvas: Tensor, masks: Tensor) -> Tensor:
-    """[M, D]: the model's plain embedding of the canvas [3, H, W] with all outside of each mask [M, H, W] grey."""
-    mean, std = (torch.tensor(values, device=canvas.device)[:, None, None] for values in (tower.mean, tower.std))
-    grey = ((GREY - mean) / std).to(canvas.dtype)
-    cutouts = (grey + some[:, None] * (canvas - grey) for some in masks.to(canvas).split(BATCH))
-    return torch.cat([tower.embed_canvases(canvases) for canvases in cutouts])
+    """[M, D]: the mean of the model's unit embeddings of two pictures, which show little but the mask [M, H, W].
+
+    The canvas [3, H, W] with all outside of the mask grey, which is best for exact masks; and blurred (Yang et al., "Fine-Grained
+    Visual Prompting", arXiv 2306.04356) outside of the mask and a margin, which forgives a mask that is too small or too large.
+    """
+    masks = masks.to(canvas)
+    mean, std = (torch.tensor(values).to(canvas)[:, None, None] for values in (tower.mean, tower.std))
+    rows, columns = (gaussian(side, BLUR * min(canvas.shape[1:])).to(canvas) for side in canvas.shape[1:])
+    margin = max(1, round(MARGIN * min(canvas.shape[1:])))
+    wider = F.max_pool2d(masks[:, None], 2 * margin + 1, stride=1, padding=margin)[:, 0]
+    found = []
+    for rest, kept in (((GREY - mean) / std, masks), (rows @ canvas @ columns.T, wider)):
+        cutouts = (rest + some[:, None] * (canvas - rest) for some in kept.split(BATCH))
+        found.append(torch.cat([F.normalize(tower.embed_canvases(canvases), dim=1) for canvases in cutouts]))
+    return (found[0] + found[1]) / 2
+
+
+def gaussian(side: int, deviation: float) -> Tensor:
+    """A blur of so many pixels in a row, as a matrix; at the ends it takes what is there."""
+    places = torch.arange(side, dtype=torch.float64)
+    return mean_by((-0.5 * ((places[:, None] - places) / deviation).square()).exp())
 
 
 def mean_by(weights: Tensor) -> Tensor:
