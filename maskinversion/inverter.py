@@ -25,6 +25,7 @@ from .geometry import Geometry
 from .models.clip import Clip
 from .pictures import as_masks, as_pixels, warn
 from .settings import InversionSettings
+from .starts import from_cutouts, from_patches
 from .tokens import LocalizedTokens, overlap
 
 # Of a mask's share of the picture, and of the picture's border, from which on it looks like the background of a region.
@@ -47,6 +48,7 @@ class EncodedImage:
     entering: Tensor  # [N, d]: the tokens that enter the last block
     leaving: Tensor  # [N, d]: the tokens that leave it
     states: list[Tensor]  # [N, d]: the tokens that leave every block, where the tower keeps them
+    canvas: Tensor  # [3, H, W]: what the model saw
     geometry: Geometry
     fingerprint: str  # of the CLIP
 
@@ -87,7 +89,7 @@ class MaskInverter:
             canvas = tower.canvas(pixels, geometry)
             with fast_linears(tower.device):
                 layers = tower.encode(canvas.to(tower.device), self.settings.layers)
-        return EncodedImage(**vars(layers), geometry=geometry, fingerprint=self.clip.fingerprint)
+        return EncodedImage(**vars(layers), canvas=canvas[0], geometry=geometry, fingerprint=self.clip.fingerprint)
 
     @settled()
     def invert(self, encoded: EncodedImage, masks: object, callback: Callback | None = None) -> LocalizedTokens:
@@ -105,9 +107,8 @@ class MaskInverter:
         """
         if encoded.fingerprint != self.clip.fingerprint or len(encoded.maps) != self.settings.layers:
             raise InputError("this image was encoded by another inverter: encode it with the one that inverts")
-        start = encoded.global_embedding
         with memory_advice("the masks", LESS):
-            masks = self.masks_for(encoded, masks).to(start)
+            masks = self.masks_for(encoded, masks).to(encoded.global_embedding)
         many = f"{len(masks)} masks at {encoded.geometry.model_size[0]} px"
         check_room(AT_ONCE * masks.nbytes, many, LESS, masks.device)
         with memory_advice(many, LESS):
@@ -137,10 +138,15 @@ class MaskInverter:
 
     def _optimise(self, encoded: EncodedImage, masks: Tensor, callback: Callback | None) -> LocalizedTokens:
         """The paper's algorithm (arXiv 2407.20034, section 3): gradient descent on the tokens alone, of a frozen model."""
-        settings, start = self.settings, encoded.global_embedding
-        anchor = F.normalize(start, dim=0)
-        plan = Plan(encoded.maps, self.objective(masks, encoded.grid), anchor, len(masks), settings.iterations, settings.precision)
-        tokens = start.repeat(len(masks), 1)  # [M, D]: each starts as the embedding of the whole image
+        settings = self.settings
+        anchor = F.normalize(encoded.global_embedding, dim=0)
+        starts = self._starts(encoded, masks)
+        scale = encoded.global_embedding.square().mean().sqrt() if settings.lr_unit == "relative" else 1.0
+        plan = Plan(
+            encoded.maps, self.objective(masks, encoded.grid), anchor if settings.start == "picture" else starts,
+            len(masks), settings.iterations, settings.precision,
+        )
+        tokens = starts / scale  # [M, D]
         optimizer = AdamW(tokens, settings.lr)
         losses: list[Tensor] = []
         for step in range(1, settings.iterations + 1):
@@ -157,17 +163,29 @@ class MaskInverter:
             optimizer.step((gradient - (gradient * unit).sum(1, keepdim=True) * unit) / length)
         maps = plan.render()
         return LocalizedTokens(
-            embeddings=tokens,
+            embeddings=tokens * scale,
             maps=maps,
             losses=torch.stack(losses),
             iou=overlap(maps, masks),
-            global_embedding=start,
+            global_embedding=encoded.global_embedding,
             geometry=encoded.geometry,
             model=self.clip.name,
             fingerprint=self.clip.fingerprint,
             parameters=asdict(settings) | {"image_size": self.image_size, "loss": self.objective.name}
-            | {"arithmetic": arithmetic(start.device)},
+            | {"arithmetic": arithmetic(masks.device)},
         )
+
+    def _starts(self, encoded: EncodedImage, masks: Tensor) -> Tensor:
+        """Where the tokens start [M, D], all as long as the embedding of the whole image."""
+        whole, start, tower = encoded.global_embedding, self.settings.start, self.clip.tower
+        if start == "picture":
+            return whole.repeat(len(masks), 1)
+        found = []
+        if start in ("patches", "both"):
+            found.append(from_patches(tower, encoded.entering, encoded.leaving, masks))
+        if start in ("cutout", "both"):
+            found.append(from_cutouts(tower, encoded.canvas, masks))
+        return F.normalize(torch.stack([F.normalize(one, dim=1) for one in found]).sum(0), dim=1) * whole.norm()
 
 
 def square_for(settings: InversionSettings, clip: Clip) -> tuple[int, int]:

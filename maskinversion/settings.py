@@ -10,7 +10,18 @@ from .errors import InputError
 
 FITS = ("stretch", "pad", "crop", "aspect")
 PRECISIONS = ("exact", "fast")
+STARTS = ("picture", "patches", "cutout", "both")
+LR_UNITS = ("absolute", "relative")
 READINGS = ("auto", "brightness", "alpha")  # of a mask file: what of it holds the region
+
+
+# Sets of values to begin with, see docs/presets.md.
+PRESETS: dict[str, dict[str, Any]] = {
+    "region": dict(start="both", iterations=5, lr=0.1, lr_unit="relative", alpha=0.0),
+    "published": dict(start="picture", iterations=10, lr=0.1, lr_unit="absolute", alpha=0.0),
+    "balanced": dict(start="both", iterations=10, lr=0.1, lr_unit="relative", alpha=1.0),
+    "context": dict(start="picture", iterations=10, lr=0.1, lr_unit="absolute", alpha=5.0),
+}
 
 
 def setting(default: object, help: str, choices: Sequence[str] | None = None) -> Any:
@@ -32,6 +43,11 @@ class InversionSettings:
     precision: `exact`, or `fast`: the large products in bfloat16, where that is faster on this device; the map, the loss and the
         steps stay in float32.
     tolerance: stop early, once no mask's loss has changed by this much in a step; 0 does all iterations, as the reference.
+    start: where the token of a region starts, see `starts`. `picture`: the embedding of the whole picture, the same for every
+        region (the paper's). `patches`: of the region's own patches, nearly for free. `cutout`: of the picture with the rest
+        hidden, two encoder passes for every mask. `both`: halfway between these two.
+    lr_unit: `absolute`, as the reference has it; or `relative`: lr counts in the root mean square of the numbers of the whole
+        picture's embedding, so that it turns the token by about the same angle on every model (a first step of lr 0.1 by 0.1 rad).
 
     Raises InputError for a value that cannot be used.
     """
@@ -44,6 +60,8 @@ class InversionSettings:
     fit: str = setting("stretch", "how the picture becomes what the model sees", FITS)
     precision: str = setting("exact", "fast: large products in bfloat16", PRECISIONS)
     tolerance: float = setting(0.0, "stop once no loss has changed by this much in a step; 0 does all steps")
+    start: str = setting("picture", "where the token starts: at the whole picture, or in the region", STARTS)
+    lr_unit: str = setting("absolute", "relative: lr in the embedding's own unit, the same on every model", LR_UNITS)
 
     def __post_init__(self):
         for what in ("iterations", "layers"):
@@ -54,6 +72,6 @@ class InversionSettings:
         for what in ("alpha", "tolerance"):
             if not 0 <= getattr(self, what) < math.inf:
                 raise InputError(f"{what} is {getattr(self, what)}; it must not be negative")
-        for what, known in (("fit", FITS), ("precision", PRECISIONS)):
+        for what, known in (("fit", FITS), ("precision", PRECISIONS), ("start", STARTS), ("lr_unit", LR_UNITS)):
             if getattr(self, what) not in known:
                 raise InputError(f"{what} is {getattr(self, what)!r}; it must be one of {', '.join(known)}")

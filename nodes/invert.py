@@ -16,13 +16,20 @@ from ..maskinversion.compute.memory import check_room
 from ..maskinversion.drawing.overlay import overlay
 from ..maskinversion.geometry import resize
 from ..maskinversion.inverter import Callback
-from ..maskinversion.settings import FITS, PRECISIONS, InversionSettings
+from ..maskinversion.settings import FITS, LR_UNITS, PRECISIONS, PRESETS, STARTS, InversionSettings
 from .support.convert import clip_vision_output, mask_at, masks_of, pair, pictures_of
 from .support.managed import ManagedClip, encode, managed, memory_back
 from .support.progress import ProgressBar, warnings_on
 from .support.types import CATEGORY, ClipSocket, TokensSocket
 
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(InversionSettings)}
+NEW = DEFAULTS | PRESETS["region"]  # what a new node has; a graph from before there was a choice keeps the defaults
+PRESET_TITLES = {
+    "region": "Region",
+    "published": "Region, as published",
+    "balanced": "Balanced",
+    "context": "Keep context",
+}
 PREVIEW_PIXELS = 384
 LEAVE_OUT = "leave out"
 EMPTY_MASKS = ("stop", LEAVE_OUT)
@@ -47,14 +54,14 @@ class MaskInversion(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "iterations",
-                    default=DEFAULTS["iterations"],
+                    default=NEW["iterations"],
                     min=1,
                     max=10000,
-                    tooltip="Steps. 10 is what the paper uses; more follow the mask more closely.",
+                    tooltip="Steps. More follow the mask more closely, and keep less of what the model knows of pictures.",
                 ),
                 io.Float.Input(
                     "lr",
-                    default=DEFAULTS["lr"],
+                    default=NEW["lr"],
                     min=0.001,
                     max=10.0,
                     step=0.001,
@@ -62,7 +69,7 @@ class MaskInversion(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "alpha",
-                    default=DEFAULTS["alpha"],
+                    default=NEW["alpha"],
                     min=0.0,
                     max=100.0,
                     step=0.1,
@@ -114,6 +121,24 @@ class MaskInversion(io.ComfyNode):
                     advanced=True,
                     tooltip="A mask that is black all over has no region: stop, or leave it out and say which it was.",
                 ),
+                io.Combo.Input(
+                    "start",
+                    options=list(STARTS),
+                    default=NEW["start"],
+                    optional=True,
+                    tooltip="Where the token starts: at the whole picture (as published), at the region's own patches (as quick), "
+                    "at the region cut out (longer), or between these two (best for most).",
+                    extra_dict={"presets": {PRESET_TITLES[name]: values for name, values in PRESETS.items()}},
+                ),
+                io.Combo.Input(
+                    "lr_unit",
+                    options=list(LR_UNITS),
+                    default=NEW["lr_unit"],
+                    optional=True,
+                    advanced=True,
+                    tooltip="relative: lr does the same on every model. absolute: as published, where it depends on how long the "
+                    "model's embeddings are.",
+                ),
             ],
             outputs=[
                 TokensSocket.Output(display_name="tokens", tooltip="What Classify Region reads."),
@@ -141,8 +166,12 @@ class MaskInversion(io.ComfyNode):
         region_hidden_states: bool,
         precision: str,
         empty_masks: str = EMPTY_MASKS[0],
+        start: str = DEFAULTS["start"],
+        lr_unit: str = DEFAULTS["lr_unit"],
     ) -> io.NodeOutput:
-        settings = InversionSettings(iterations, lr, alpha, layers, image_size or None, fit, precision)
+        settings = InversionSettings(
+            iterations, lr, alpha, layers, image_size or None, fit, precision, start=start, lr_unit=lr_unit
+        )
         encoded, tokens = [], []
         with warnings_on(cls.hidden.unique_id), memory_back():
             pairs = pair(image, mask, leave_out_empty=empty_masks == LEAVE_OUT)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..files import written_whole
-from ..settings import READINGS, InversionSettings
+from ..settings import PRESETS, READINGS, InversionSettings
 
 # Of a PNG: run lengths, six times as fast to write as the usual, and as small for photos.
 QUICK: dict[str, Any] = {"compress_level": 1, "compress_type": 3}
@@ -33,6 +33,11 @@ def add_model(command: argparse.ArgumentParser) -> None:
 
 
 def add_inversion(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--preset", choices=PRESETS, default="region",
+        help="how far from the whole picture: region, the same as published, balanced, or context; what else is given changes it "
+        "(default: %(default)s)",
+    )  # fmt: skip
     for field in dataclasses.fields(InversionSettings):
         kind = int if field.type == int | None else field.type
         command.add_argument(f"--{field.name.replace('_', '-')}", type=kind, **field.metadata)
@@ -69,7 +74,7 @@ def make_inverter(args: argparse.Namespace) -> MaskInverter:
     from .. import MaskInverter, load_clip
 
     given = {field.name: getattr(args, field.name) for field in dataclasses.fields(InversionSettings)}
-    settings = InversionSettings(**{name: value for name, value in given.items() if value is not None})
+    settings = InversionSettings(**PRESETS[args.preset] | {name: value for name, value in given.items() if value is not None})
     return MaskInverter(load_clip(args.clip, args.architecture, args.device), settings)
 
 

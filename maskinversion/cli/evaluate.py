@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.settings import LOSSES, METHODS, QUALITIES, WHOLE_PICTURE, Settings
-from ..settings import PRECISIONS
+from ..settings import LR_UNITS, PRECISIONS, STARTS
 from ..tasks.phrases import TEMPLATES
 from .arguments import add_model
 
@@ -56,12 +56,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         several.add_argument("--alpha", type=float, nargs="+", default=[], help="default: 0 for classes, 5 for expressions")
         several.add_argument("--layers", type=int, nargs="+", default=[1])
         several.add_argument("--loss", nargs="+", choices=LOSSES, default=["dice"])
+        several.add_argument("--start", nargs="+", choices=STARTS, default=["picture"])
         several.add_argument("--image-size", type=int, nargs="+", default=[None], help="pixels that the model sees")
         several.add_argument("--fit", nargs="+", choices=WHOLE_PICTURE, default=["stretch"])
         kind.add_argument(
             "--mask-radius", type=float, default=Settings.mask_radius,
             help="to erode or dilate by, in parts of the square root of a mask's area (default: %(default)s)",
         )  # fmt: skip
+        kind.add_argument("--lr-unit", choices=LR_UNITS, default="absolute")
         kind.add_argument("--precision", choices=PRECISIONS, default="exact")
 
 

@@ -1,7 +1,7 @@
 """Embeddings of regions, by MaskInversion and by the other ways that need no training, all of the same frozen model.
 
 Each way takes a `Picture`, masks [M, h, w] in 0..1 of its size, and a `MaskInverter`, which says how the model sees pictures; it
-gives embeddings [M, D]. All but `maskclip` work with every model that the library loads.
+gives embeddings [M, D].
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -9,23 +9,18 @@ from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 
-from ..errors import ModelError
-from ..explain.pooler import PoolerMap
 from ..geometry import Geometry
 from ..inverter import EncodedImage, MaskInverter
-from ..models.towers.open_clip_vit import OpenClipViT
-from ..models.towers.timm_vit import TimmViT
+from ..models.towers import Tower
 from ..pictures import as_pixels
+from ..starts import BATCH, GREY, maskclip, textregion
 from .masks import box_of
 
-GREY = 0.5
 LINE = 0.01  # the circle's, of the picture's shorter side (arXiv 2304.06712)
 BLUR = 100 / 384  # standard deviation of the blur, of the picture's shorter side: 100 px of 384 (arXiv 2306.04356)
-BATCH = 32
 
 
 class Picture:
@@ -101,12 +96,11 @@ def by_changed_picture(
 @torch.no_grad()
 def embed(pictures: Iterable[Tensor], inverter: MaskInverter) -> Tensor:
     """The model's plain embeddings [B, D] of B pictures [3, h, w] in 0..1, together where they can be."""
-    tower, model = inverter.clip.tower, inverter.clip.model
-    canvases = [canvas(pixels, inverter).to(tower.device, tower.dtype) for pixels in pictures]
-    batched = isinstance(tower, (OpenClipViT, TimmViT)) and hasattr(model, "encode_image")
-    if batched and all(tuple(c.shape[2:]) == tuple(tower.image_size) for c in canvases):
-        return torch.cat([model.encode_image(torch.cat(canvases[i : i + BATCH])) for i in range(0, len(canvases), BATCH)]).float()
-    return torch.stack([tower.encode(c, layers=0).global_embedding for c in canvases])
+    tower = inverter.clip.tower
+    canvases = [canvas(pixels, inverter) for pixels in pictures]
+    if len({c.shape for c in canvases}) > 1:
+        return torch.cat([tower.embed_canvases(c) for c in canvases])
+    return torch.cat([tower.embed_canvases(some) for some in torch.cat(canvases).split(BATCH)])
 
 
 def canvas(pixels: Tensor, inverter: MaskInverter) -> Tensor:
@@ -118,29 +112,12 @@ def canvas(pixels: Tensor, inverter: MaskInverter) -> Tensor:
 
 
 @torch.no_grad()
-def maskclip(picture: Picture, masks: Tensor, inverter: MaskInverter) -> Tensor:
-    """The mean of the dense unit embeddings of the patches that each mask covers, weighted by how much of them it covers.
-
-    Zhou, Loy, Dai, "Extract Free Dense Labels from CLIP" (arXiv 2112.01071): the last attention gives every token its own value.
-    That is what attention makes of a sequence which is one token over and over, so every patch goes through as such a sequence.
-    In models that pool with attention (SigLIP, CoCa) the pooler is that last attention.
-    Raises ModelError for models with rotary positions (EVA), whose blocks take whole grids only.
-    """
-    encoded, tower = picture.encoded(inverter), inverter.clip.tower
-    if getattr(getattr(tower, "trunk", None), "rope", None) is not None:
-        raise ModelError(
-            f"maskclip is not available for {inverter.clip.name}, which has rotary positions: leave it out of --methods"
-        )
-    pooler = isinstance(encoded.maps[-1], PoolerMap)
-    tokens = (encoded.leaving if pooler else encoded.entering)[tower.prefix :].to(tower.dtype)
-    dense = []
-    for some in tokens.split(BATCH * 8):
-        alone = some[:, None].expand(-1, tower.prefix + 1, -1)
-        if not pooler:
-            alone, _ = tower.run_block(tower.blocks[-1], alone, encoded.grid, wanted=False)
-        dense.append(F.normalize(tower.embed(alone).float(), dim=-1))
-    covered = F.avg_pool2d(inverter.masks_for(encoded, masks)[:, None], tower.patch_size).flatten(1)
-    return (covered / covered.sum(1, keepdim=True)).to(tower.device) @ torch.cat(dense)
+def by_patches(
+    way: Callable[[Tower, Tensor, Tensor, Tensor], Tensor], picture: Picture, masks: Tensor, inverter: MaskInverter
+) -> Tensor:
+    """What the patches of the picture as a whole say of each mask."""
+    encoded = picture.encoded(inverter)
+    return way(inverter.clip.tower, encoded.entering, encoded.leaving, inverter.masks_for(encoded, masks).to(encoded.entering))
 
 
 WAYS: dict[str, Callable[[Picture, Tensor, MaskInverter], Tensor]] = {
@@ -150,7 +127,8 @@ WAYS: dict[str, Callable[[Picture, Tensor, MaskInverter], Tensor]] = {
     "grey": partial(by_changed_picture, grey),
     "red-circle": partial(by_changed_picture, red_circle),
     "blur": partial(by_changed_picture, blur),
-    "maskclip": maskclip,
+    "maskclip": partial(by_patches, maskclip),
+    "textregion": partial(by_patches, textregion),
 }
 
 

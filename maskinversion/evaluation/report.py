@@ -19,7 +19,7 @@ METRICS = {
     "region": ("phrase to mask", "the region that an expression means is the nearest of those in its picture"),
     "assigned": ("one to one", "an expression and its region are put together when all are assigned one to one"),
 }
-SHOWN = ("iterations", "lr", "alpha", "layers", "loss", "precision")
+SHOWN = ("start", "iterations", "lr", "lr_unit", "alpha", "layers", "loss", "precision")
 LEFT_OUT = {"missing_pictures": "missing pictures", "expressions_of_nothing": "expressions that mean nothing in their picture"}
 MAIN = ("acc1", "phrase")  # one hit for each region, so it can be told by what the regions are like
 # Groups of regions, each by its line, from..to (to excluded), and how it is called.

@@ -48,6 +48,8 @@ class Row:
     alpha: float | None = None
     layers: int | None = None
     loss: str | None = None
+    start: str | None = None
+    lr_unit: str | None = None
     precision: str | None = None
 
     def inverter(self, clip: Clip) -> MaskInverter:
@@ -69,11 +71,11 @@ def rows_of(settings: Settings) -> list[Row]:
         if method != "maskinversion":
             rows.append(Row(method, **seen))
             continue
-        for iterations, lr, alpha, layers, loss in itertools.product(
-            settings.iterations, settings.lr, alphas, settings.layers, settings.loss
+        for iterations, lr, alpha, layers, loss, start in itertools.product(
+            settings.iterations, settings.lr, alphas, settings.layers, settings.loss, settings.start
         ):
-            rows.append(Row(method, **seen, iterations=iterations, lr=lr, alpha=alpha, layers=layers, loss=loss,
-                            precision=settings.precision))  # fmt: skip
+            rows.append(Row(method, **seen, iterations=iterations, lr=lr, alpha=alpha, layers=layers, loss=loss, start=start,
+                            lr_unit=settings.lr_unit, precision=settings.precision))  # fmt: skip
     return list(dict.fromkeys(rows))
 
 

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..settings import FITS
+from ..settings import FITS, STARTS
 from ..tasks.phrases import CLASS_TEMPLATE, EXPRESSION_TEMPLATE, TEMPLATES
 
 DATASETS = ("coco", "refcoco", "phrasecut")
-METHODS = ("global", "crop", "masked-crop", "grey", "red-circle", "blur", "maskclip", "maskinversion")  # see `baselines`
+METHODS = (  # see `baselines`
+    *("global", "crop", "masked-crop", "grey", "red-circle", "blur", "maskclip", "textregion", "maskinversion"),
+)
 QUALITIES = ("exact", "eroded", "dilated", "box")  # see `masks`
 RADIUS = 0.1  # of the square root of the mask's area: the paper does not say by how much
 LOSSES = ("dice", "mse", "bce")  # see `ablation`
@@ -27,8 +29,8 @@ class Settings:
     methods: of METHODS. templates: what texts are put into, averaged; a name in `tasks.phrases.TEMPLATES` stands for its list;
         none stands for "a photo of a {}" for classes and the bare text for expressions.
     mask_quality: of QUALITIES; mask_radius: see `masks.degrade`.
-    iterations, lr, alpha, layers, image_size, fit, precision: of `MaskInverter`; image_size and fit are also how the baselines see
-        pictures. No alpha stands for the paper's: 0 for classes, 5 for expressions. loss: of LOSSES.
+    iterations, lr, alpha, layers, image_size, fit, start, lr_unit, precision: of `MaskInverter`; image_size and fit are also how
+        the baselines see pictures. No alpha stands for the paper's: 0 for classes, 5 for expressions. loss: of LOSSES.
     one_to_one: also assign expressions to regions one to one. limit, seed: only so many pictures, drawn at random.
     skip_missing: leave out the pictures that are not there, and count them.
     """
@@ -54,6 +56,8 @@ class Settings:
     image_size: tuple[int | None, ...] = (None,)
     fit: tuple[str, ...] = ("stretch",)
     loss: tuple[str, ...] = ("dice",)
+    start: tuple[str, ...] = ("picture",)
+    lr_unit: str = "absolute"
     precision: str = "exact"
     one_to_one: bool = False
     limit: int | None = None
@@ -66,6 +70,7 @@ class Settings:
             ("method", self.methods, METHODS),
             ("mask quality", self.mask_quality, QUALITIES),
             ("loss", self.loss, LOSSES),
+            ("start", self.start, STARTS),
             ("fit that sees every region", self.fit, WHOLE_PICTURE),
         ):
             if unknown := [value for value in given if value not in known]:

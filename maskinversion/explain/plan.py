@@ -19,8 +19,9 @@ from .table import TabulatedMap
 class Plan:
     """The loss of M tokens of one image, and its gradient, computed as is cheapest.
 
-    maps: of the layers that the explainability map sums over. objective: of M masks. start [D]: the unit token that all of them
-    have at the first evaluation, whose cotangents are formed once, and exactly. iterations: how many evaluations there will be.
+    maps: of the layers that the explainability map sums over. objective: of M masks. start: the unit tokens at the first
+    evaluation, [M, D]; or [D], the one that all of them have, whose cotangents are formed once, and exactly. iterations: how many
+    evaluations there will be.
     precision: `exact`, or `fast`, with the large products in bfloat16 where that is faster on this device.
     """
 
@@ -34,7 +35,7 @@ class Plan:
         self.maps = [cheapest_form(layer.at_precision(torch.bfloat16) if lowered else layer, masks, iterations) for layer in exact]
         self.chunk = buffers.chunk_bytes // max(layer.cotangent_bytes for layer in self.maps)
         self.part = buffers.cache_bytes // sum(layer.relevance_bytes for layer in self.maps)
-        self.start: list[Tensor] | None = [layer.cotangents(start[None]).clone() for layer in exact]
+        self.start: list[Tensor] | None = [layer.cotangents(start[None]).clone() for layer in exact] if start.ndim == 1 else None
         self.relevance = start.new_empty(masks, objective.grid[0] * objective.grid[1])  # [M, P], of the last evaluation
 
     def evaluate(self, unit: Tensor) -> tuple[Tensor, Tensor]:

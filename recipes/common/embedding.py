@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 import maskinversion as mi
+from maskinversion.settings import PRESETS
 
 
 @torch.no_grad()
@@ -18,3 +19,10 @@ def embed(clip: mi.Clip, images: Sequence[np.ndarray], bf16: bool) -> np.ndarray
             pixels = (torch.from_numpy(np.stack(images[i : i + 256])) / 255 - mean) / std
             found.append(clip.model.encode_image(pixels.movedim(-1, 1).contiguous().to(clip.device)).float().cpu().numpy())
     return np.concatenate(found)
+
+
+def region_tokens(clip: mi.Clip, images: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> np.ndarray:
+    """Localized tokens [n, D] of one mask [S, S] in each of n images, as the preset `region` finds them."""
+    inverter = mi.MaskInverter(clip, **PRESETS["region"])
+    found = [inverter.invert(inverter.encode(image), mask).embeddings for image, mask in zip(images, masks, strict=True)]
+    return torch.cat(found).cpu().numpy()

@@ -11,7 +11,7 @@ from PIL import Image
 
 import maskinversion as mi
 from maskinversion.operations import nothing
-from recipes.common.embedding import embed
+from recipes.common.embedding import embed, region_tokens
 from recipes.common.paths import BUILD
 from recipes.common.scenes import TRAINED_KINDS, Scene, Scenes, background
 from recipes.common.sprites import TRAINING_STYLES
@@ -74,12 +74,13 @@ def hole(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
 
 
 def draw_pictures(args: argparse.Namespace) -> None:
-    """Of each scene and one object of it: scenes and portraits [n, SIDE, SIDE, 3] uint8, the embeddings of the whole and of the
-    object only, somewhere on another background, whole and only [n, D], and a hole around it, holes [n, SIDE, SIDE] bool."""
+    """Of each scene and one object of it: scenes and portraits [n, SIDE, SIDE, 3] uint8, the embeddings of the whole, of the object
+    only, somewhere on another background, and of its region in the scene, whole, only and token [n, D], and a hole around it, holes
+    [n, SIDE, SIDE] bool."""
     rng = np.random.default_rng(args.seed)
     drawn = Scenes(TRAINING_STYLES)
     clip = mi.load_clip("bundled")
-    scenes, portraits, holes = [], [], []
+    scenes, portraits, holes, masks = [], [], [], []
     seen: dict[str, list] = {"whole": [], "only": []}  # by the CLIP
     begin = time.monotonic()
     while len(holes) < args.count:
@@ -92,10 +93,12 @@ def draw_pictures(args: argparse.Namespace) -> None:
         scenes.append(shrunk(scene.image))
         portraits.append(portrait(cut_out(scene, which)))
         holes.append(hole(rng, scene.masks[which]))
+        masks.append(scene.masks[which])
         seen["whole"].append(scene.image)
         seen["only"].append(only)
     log.info("%d scenes drawn, %.0f a second", len(holes), len(holes) / (time.monotonic() - begin))
     found = {name: embed(clip, images, args.bf16) for name, images in seen.items()}
+    found["token"] = region_tokens(clip, seen["whole"], masks)
     log.info("all embedded, %.0f a second", len(holes) / (time.monotonic() - begin))
     nothings = np.stack([nothing(clip, what).embeddings[0].numpy() for what in ("grey", "black")])
     drawings = {"scenes": scenes, "portraits": portraits, "holes": holes}

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from maskinversion.settings import PRESETS
 from tests.helpers.graphs import WORKFLOW
 from tools.comfyui_server import Server, as_api, read_history
 
@@ -53,6 +54,47 @@ def test_the_workflow_runs_from_the_page(opened, tmp_path):
     page.keyboard.press(".")
     page.wait_for_timeout(2500)
     page.screenshot(path=os.environ.get("MASKINVERSION_SCREENSHOT", str(tmp_path / "page.png")))
+
+
+VALUES = """() => Object.fromEntries(
+    window.app.graph.nodes.find((node) => node.type === "MaskInversion").widgets.map((widget) => [widget.name, widget.value]))"""
+CHOOSE = """([name, value]) => {
+    const widget = window.app.graph.nodes.find((node) => node.type === "MaskInversion").widgets.find((one) => one.name === name)
+    widget.value = value
+    widget.callback(value)
+}"""
+
+
+def test_presets_fill_in_values_that_stay_free_to_change(opened):
+    _, page = opened
+    page.evaluate("() => { window.app.graph.clear(); window.app.graph.add(window.LiteGraph.createNode('MaskInversion')) }")
+    fresh = page.evaluate(VALUES)
+    assert fresh["preset"] == "Region" and fresh.items() >= PRESETS["region"].items()
+    for name, title in (("context", "Keep context"), ("published", "Region, as published"), ("balanced", "Balanced")):
+        page.evaluate(CHOOSE, ["preset", title])
+        assert page.evaluate(VALUES).items() >= PRESETS[name].items()
+    page.evaluate(CHOOSE, ["iterations", 7])
+    changed = page.evaluate(VALUES)
+    assert changed["preset"] == "custom" and changed.items() >= (PRESETS["balanced"] | {"iterations": 7}).items()
+    saved = page.evaluate("() => window.app.graph.serialize()")
+    page.evaluate("w => window.app.loadGraphData(w)", saved)
+    page.wait_for_timeout(1000)
+    assert page.evaluate(VALUES) == changed
+
+
+def test_a_workflow_from_before_presets_goes_on_as_it_was(opened):
+    _, page = opened
+    workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    (node,) = (node for node in workflow["nodes"] if node["type"] == "MaskInversion")
+    node["widgets_values"] = [10, 0.1, 0, 1, 0, "stretch", False, "exact"]  # as it was in version 0.1.0
+    node["inputs"] = [entry for entry in node["inputs"] if entry["name"] not in ("empty_masks", "start", "lr_unit")]
+    page.evaluate("w => window.app.loadGraphData(w)", workflow)
+    page.wait_for_timeout(2000)
+    found = page.evaluate(VALUES)
+    assert found.items() >= PRESETS["published"].items() and found["preset"] == "Region, as published"
+    sent = page.evaluate("async () => (await window.app.graphToPrompt()).output")
+    (inputs,) = (entry["inputs"] for entry in sent.values() if entry["class_type"] == "MaskInversion")
+    assert inputs["start"] == "picture" and inputs["lr_unit"] == "absolute" and "preset" not in inputs
 
 
 def test_the_page_reads_every_workflow_as_the_tests_do(opened):

@@ -57,18 +57,25 @@ def legrad_map(visual, entering, token, grid, size):
     return (total - total.min()) / (total.max() - total.min())
 
 
-def invert(visual, pixels, masks, iterations, lr, alpha, layers):
-    """Tokens [M, D], last maps [M, H, W], losses [iterations, M]. pixels [1, 3, H, W] normalised, masks [M, H, W]."""
+def invert(visual, pixels, masks, iterations, lr, alpha, layers, starts=None):
+    """Tokens [M, D], last maps [M, H, W], losses [iterations, M]. pixels [1, 3, H, W] normalised, masks [M, H, W].
+
+    starts [M, D]: where the tokens start, if not at the image's embedding.
+    """
     with torch.no_grad():
         entering, embedding, grid = entering_tokens(visual, pixels, layers)
-    return optimise(embedding, lambda token, size: legrad_map(visual, entering, token, grid, size), masks, iterations, lr, alpha)
+
+    def heat_of(token, size):
+        return legrad_map(visual, entering, token, grid, size)
+
+    return optimise(embedding, heat_of, masks, iterations, lr, alpha, starts)
 
 
-def optimise(embedding, heat_of, masks, iterations, lr, alpha):
+def optimise(embedding, heat_of, masks, iterations, lr, alpha, starts=None):
     """What `invert` returns, for an image's embedding [D] and heat_of(unit token, size), its normalised map."""
     tokens, maps, losses = [], [], []
-    for mask in masks:
-        token = embedding.clone().requires_grad_()
+    for mask, start in zip(masks, embedding.expand(len(masks), -1) if starts is None else starts):
+        token = start.clone().requires_grad_()
         optimizer = torch.optim.AdamW([token], lr=lr, weight_decay=0)
         history = []
         for _ in range(iterations):

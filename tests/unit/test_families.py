@@ -19,6 +19,7 @@ from maskinversion.models.towers import tower_of
 from tests.helpers import ground_truth
 from tests.helpers.pictures import many_masks, picture
 from tests.helpers.small_models import skip_unknown
+from tests.helpers.starts import check_batches, check_values
 
 
 def randomised(model: torch.nn.Module) -> torch.nn.Module:
@@ -151,6 +152,14 @@ def test_equals_autograd(name, layers, larger):
     assert 1 - F.cosine_similarity(tokens.embeddings, expected).min() < 1e-9
     assert (tokens.maps - maps).abs().max() < 1e-9
     assert (tokens.losses - losses).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_single_patches_and_batches_are_the_models_own(name):
+    clip = mi.load_clip(MODELS[name]())
+    image, _ = picture(clip.tower.image_size[0], 1)
+    check_values(clip, image)
+    check_batches(clip, image)
 
 
 @pytest.mark.parametrize("name", ["CoCa", "SigLIP", "PE-Core"])

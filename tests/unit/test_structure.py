@@ -16,7 +16,7 @@ FLOORS = (
     ("bundled",),
     ("explain",),
     ("models",),
-    ("inverter", "tokens", "operations", "identity", "maskinversion"),
+    ("inverter", "starts", "tokens", "operations", "identity", "maskinversion"),
     ("drawing",),
     ("tasks",),
     ("evaluation", "bench"),

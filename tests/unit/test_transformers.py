@@ -14,6 +14,7 @@ import maskinversion as mi
 from tests.helpers.ground_truth import attended, optimise
 from tests.helpers.pictures import picture
 from tests.helpers.small_models import flattened
+from tests.helpers.starts import check_batches, check_values
 
 SHAPE = dict(hidden_size=48, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, patch_size=8)
 CLIPS = ("CLIPVisionModelWithProjection", "CLIPModel", "MetaClip2VisionModelWithProjection")
@@ -158,6 +159,15 @@ def test_the_global_embedding_is_the_models_own(kind):
     assert clip.tower.image_size == (48, 48)
     expected = models_own(model, normalised(clip, image, torch.float64))[0]
     torch.testing.assert_close(encoded.global_embedding, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_single_patches_and_batches_are_the_models_own(kind):
+    clip = mi.load_clip(tiny(kind))
+    image, _ = picture(48, 1)
+    check_values(clip, image)
+    check_batches(clip, image)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -104,8 +104,7 @@ class Tower(ABC):
 
     def pass_through(self, pixels: Tensor, layers: int) -> EncodedLayers:
         """`encode` of pixels where the model computes, without looking whether that is what the model itself gives."""
-        height, width = pixels.shape[-2:]
-        grid = height // self.patch_size[0], width // self.patch_size[1]
+        grid = self.grid_of(pixels)
         tokens = self.enter(pixels, grid)
         maps, states = [], []
         for index, block in enumerate(self.blocks):
@@ -118,21 +117,49 @@ class Tower(ABC):
         embedding, entering, leaving = (at_least_float32(found[0]) for found in (self.embed(tokens), entering, tokens))
         return EncodedLayers(maps, grid, self.prefix, embedding, entering, leaving, states)
 
+    def embed_canvases(self, canvases: Tensor) -> Tensor:
+        """The model's plain embeddings [B, D], at least float32, of canvases [B, 3, H, W] as `canvas` makes them."""
+        pixels = canvases.to(self.device, self.dtype)
+        grid = self.grid_of(pixels)
+        tokens = self.enter(pixels, grid)
+        for block in self.blocks:
+            tokens, _ = self.run_block(block, tokens, grid, wanted=False)
+        return at_least_float32(self.embed(tokens))
+
+    def grid_of(self, canvases: Tensor) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return canvases.shape[-2] // self.patch_size[0], canvases.shape[-1] // self.patch_size[1]
+
     @abstractmethod
     def own(self, pixels: Tensor) -> Tensor:
         """The model's own image embedding [1, D] of an image [1, 3, H, W] of its native size, by its own forward pass."""
 
     @abstractmethod
     def enter(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
-        """The tokens [1, N, d] that enter the first block."""
+        """The tokens [B, N, d] that enter the first block."""
 
     @abstractmethod
     def run_block(self, block: Any, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
-        """The tokens after the block, and its map if that is wanted."""
+        """The tokens [B, N, d] after the block; of one image its map too, if that is wanted."""
 
     @abstractmethod
     def embed(self, tokens: Tensor) -> Tensor:
-        """The model's image embedding [1, D] of the last block's tokens."""
+        """The model's image embedding [B, D] of the last block's tokens."""
+
+    @abstractmethod
+    def mixed_values(self, entering: Tensor, leaving: Tensor) -> Tensor:
+        """What the attention that leads to the embedding mixes: the values [K, h * d_h] of K tokens.
+
+        entering, leaving [K, d]: these tokens before and after the last block, at least float32, as the result is. It is the
+        attention of the last block, or of the pooler where the model pools with attention.
+        """
+
+    @abstractmethod
+    def embed_mixture(self, mixture: Tensor, residual: Tensor | None) -> Tensor:
+        """The embeddings [K, D] that the model would have if that attention gave `mixture` [K, h * d_h].
+
+        residual [K, d]: what the last block adds its attention to; None for nothing. A pooler adds it to nothing.
+        """
 
 
 FAMILIES: list[type[Tower]] = []

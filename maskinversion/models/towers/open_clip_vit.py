@@ -11,7 +11,7 @@ from ...errors import ModelError
 from ...explain.base import Head, LayerMap
 from ...explain.block import Block, BlockMap
 from ...explain.chain import ChainMap
-from ...explain.linearized import Linear, Residual, Slope
+from ...explain.linearized import Linear, LinearizedLayer, Residual, Slope
 from ...explain.pooler import PoolerMap
 from .base import CLIP_PIXELS, Tower, family
 from .opening import held, is_a, opened
@@ -78,7 +78,7 @@ class OpenClipViT(Tower):
         visual = opened(self.visual, VISUAL)
         opened(visual.transformer, TRANSFORMER)
         patches = visual.conv1(pixels).flatten(2).mT
-        tokens = torch.cat([held(visual, "class_embedding").expand(1, 1, -1).to(patches.dtype), patches], dim=1)
+        tokens = torch.cat([held(visual, "class_embedding").expand(len(patches), 1, -1).to(patches.dtype), patches], dim=1)
         table = held(visual, "positional_embedding")[None]
         return visual.ln_pre(tokens + positions(table, grid, visual.grid_size, 1).to(tokens.dtype))
 
@@ -104,21 +104,50 @@ class OpenClipViT(Tower):
             pooled = visual.ln_post(pooled)
         return pooled @ self.projection
 
-    def read_pooler(self, tokens: Tensor) -> PoolerMap:
-        """The map of the tokens [N, d] as the pooler's first query sees them."""
+    @property
+    def pooler_attention(self) -> tuple[Any, Any]:
+        """The pooler, and its attention."""
         pooler = opened(self.visual.attn_pool, "open_clip.AttentionalPooler")
-        attention = opened(pooler.attn, nn.MultiheadAttention)
-        width, heads = attention.embed_dim, attention.num_heads
-        bias_q, bias_k, bias_v = full(attention, "in_proj_bias").split(width)
+        return pooler, opened(pooler.attn, nn.MultiheadAttention)
+
+    def pooler_rows(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The pooler's first query [1, h * d_h], and the keys and values [N, h * d_h] of tokens [N, d]."""
+        pooler, attention = self.pooler_attention
+        biases = full(attention, "in_proj_bias").split(attention.embed_dim)
         if attention.in_proj_weight is None:
             weights = tuple(held(attention, f"{part}_proj_weight") for part in "qkv")
         else:
-            weights = held(attention, "in_proj_weight").split(width)
-        weight_q, weight_k, weight_v = (at_least_float32(weight) for weight in weights)
+            weights = held(attention, "in_proj_weight").split(attention.embed_dim)
         _, query = linearise_all([pooler.ln_q], full(pooler, "query")[:1])
         _, context = linearise_all([pooler.ln_k], tokens)
-        q, k, v = linear(query, weight_q, bias_q), linear(context, weight_k, bias_k), linear(context, weight_v, bias_v)
-        q, k, v = (t.unflatten(-1, (heads, -1)).transpose(0, 1) for t in (q, k, v))
+        q, k, v = (
+            linear(x, at_least_float32(weight), bias)
+            for x, weight, bias in zip((query, context, context), weights, biases, strict=True)
+        )
+        return q, k, v
+
+    def mixed_values(self, entering: Tensor, leaving: Tensor) -> Tensor:
+        if self.visual.attn_pool is not None:
+            return self.pooler_rows(leaving)[2]
+        block = opened(self.blocks[-1], PLAIN, CUSTOM)
+        attention = opened(block.attn, nn.MultiheadAttention, "open_clip.Attention")
+        _, normal = linearise_all([block.ln_1], entering)
+        bias = full(attention, "in_proj_bias")
+        weight = at_least_float32(held(attention, "in_proj_weight").chunk(3)[2])
+        return linear(normal, weight, None if bias is None else bias.chunk(3)[2])
+
+    def embed_mixture(self, mixture: Tensor, residual: Tensor | None) -> Tensor:
+        visual = self.visual
+        if visual.attn_pool is not None:
+            leaving = linearise_all([self.pooler_attention[1].out_proj], mixture)[1]
+        else:
+            leaving = after_attention(self.blocks[-1], mixture, residual)[1]
+        return linearise_all([visual.ln_post], leaving)[1] @ at_least_float32(self.projection)
+
+    def read_pooler(self, tokens: Tensor) -> PoolerMap:
+        """The map of the tokens [N, d] as the pooler's first query sees them."""
+        attention = self.pooler_attention[1]
+        q, k, v = (t.unflatten(-1, (attention.num_heads, -1)).transpose(0, 1) for t in self.pooler_rows(tokens))
         mixed = scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1)
         chain, _ = linearise_all([attention.out_proj], mixed)
         projection = at_least_float32(self.projection)
@@ -173,16 +202,25 @@ def read_custom_block(block: Any, tokens: Tensor, head: Head) -> ChainMap:
     q, k, v = (t.unflatten(-1, (attention.num_heads, -1)) for t in (q, k, v))
     q, k = linearise_all([attention.ln_q], q)[1], linearise_all([attention.ln_k], k)[1]
     mixed = scaled_dot_product_attention(q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1))
-    chain = []
-    if attention.head_scale is not None:
-        scale = full(attention, "head_scale")
-        mixed = mixed * scale
-        chain.append(Slope(scale.flatten().repeat_interleave(attention.head_dim)))
-    mixed = mixed.transpose(0, 1).flatten(1)
-    after, out = linearise_all([attention.ln_inner, attention.out_proj, block.ln_attn, block.ls_1], mixed)
-    y = x + out
+    chain, leaving = after_attention(block, mixed.transpose(0, 1).flatten(1), x)
+    return ChainMap(v, chain, leaving, head, OpenClipViT.prefix)
+
+
+def after_attention(block: Any, mixture: Tensor, residual: Tensor | None) -> tuple[list[LinearizedLayer], Tensor]:
+    """From what the heads give [K, h * d_h] to the tokens [K, d] that leave the block: the derivative, and these tokens."""
+    attention = opened(opened(block, PLAIN, CUSTOM).attn, nn.MultiheadAttention, "open_clip.Attention")
+    chain: list[LinearizedLayer] = []
+    modules = [attention.out_proj, block.ls_1]
+    if is_a(block, CUSTOM):
+        modules = [attention.ln_inner, attention.out_proj, block.ln_attn, block.ls_1]
+        if attention.head_scale is not None:
+            scale = full(attention, "head_scale").flatten().repeat_interleave(attention.head_dim)
+            mixture = mixture * scale
+            chain.append(Slope(scale))
+    after, y = linearise_all(modules, mixture)
+    y = y if residual is None else residual + y
     inside, out = linearise_all([block.ln_2, block.mlp, block.ls_2], y)
-    return ChainMap(v, [*chain, *after, Residual(inside)], y + out, head, OpenClipViT.prefix)
+    return [*chain, *after, Residual(inside)], y + out
 
 
 def check_supported(visual: Any) -> None:

@@ -82,7 +82,7 @@ class TimmViT(Tower):
             position = positions(held(trunk, "pos_embed"), grid, trunk.patch_embed.grid_size, first_ones)
             if over_patches_only:
                 patches, position = patches + position, None
-        tokens = torch.cat([*first, patches], dim=1)
+        tokens = torch.cat([*(token.expand(len(patches), -1, -1) for token in first), patches], dim=1)
         return part(trunk, "norm_pre")(tokens if position is None else tokens + position)
 
     def run_block(self, block: Any, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
@@ -116,10 +116,7 @@ class TimmViT(Tower):
         """The map of a block that takes `tokens` [N, d]."""
         block = opened(block, *BLOCKS)
         attention = opened(block.attn, *ATTENTIONS)
-        before, after = (block.norm1, block.norm2), (NONE, NONE)
-        if is_a(block, "timm.EvaBlockPostNorm"):
-            before, after = after, before
-        _, entering = linearise(before[0], tokens)
+        _, entering = linearise(norms_of(block)[0][0], tokens)
         q, k, v = (t.unflatten(-1, (attention.num_heads, -1)) for t in query_key_value(attention, entering))
         q, k = (linearise(part(attention, norm), t)[1].transpose(0, 1) for norm, t in (("q_norm", q), ("k_norm", k)))
         if rope is not None:
@@ -129,12 +126,21 @@ class TimmViT(Tower):
             half = {"half": True} if getattr(attention, "rotate_half", False) else {}
             q, k = (torch.cat([t[:, :keep], apply_rot_embed_cat(t[:, keep:], rope, **half)], dim=1) for t in (q, k))
         mixed = scaled_dot_product_attention(q, k, v.transpose(0, 1)).transpose(0, 1).flatten(1)
-        chain, out = linearise_all([part(attention, "norm"), attention.proj, after[0], part(block, "ls1")], mixed)
-        chain, out = scaled(chain, out, block, "gamma_1")
-        y = tokens + out
-        inside, out = linearise_all([before[1], block.mlp, after[1], part(block, "ls2")], y)
-        inside, out = scaled(inside, out, block, "gamma_2")
-        return ChainMap(v, [*chain, Residual(inside)], y + out, self.read_head(), self.prefix)
+        chain, leaving = after_attention(block, mixed, tokens)
+        return ChainMap(v, chain, leaving, self.read_head(), self.prefix)
+
+    def mixed_values(self, entering: Tensor, leaving: Tensor) -> Tensor:
+        if getattr(self.trunk, "attn_pool", None) is not None:
+            return self.pooler_rows(linearise(self.trunk.norm, leaving)[1])[1]
+        block = opened(self.blocks[-1], *BLOCKS)
+        return query_key_value(opened(block.attn, *ATTENTIONS), linearise(norms_of(block)[0][0], entering)[1])[2]
+
+    def embed_mixture(self, mixture: Tensor, residual: Tensor | None) -> Tensor:
+        trunk = self.trunk
+        if getattr(trunk, "attn_pool", None) is not None:
+            return linearise_all([trunk.fc_norm, trunk.head, self.visual.head], self.after_pooler(mixture)[1])[1]
+        _, leaving = after_attention(self.blocks[-1], mixture, residual)
+        return linearise_all([trunk.norm, trunk.fc_norm, trunk.head, self.visual.head], leaving)[1]
 
     def read_head(self) -> Head:
         """From the mean token on; the norm is before or after the model's own pooling, which is one norm either way."""
@@ -147,19 +153,51 @@ class TimmViT(Tower):
 
     def read_pooler(self, tokens: Tensor) -> PoolerMap:
         """The map of the tokens [N, d] as the pooler's one query sees them."""
-        trunk, pooler = self.trunk, opened(self.trunk.attn_pool, "timm.AttentionPoolLatent")
+        trunk, pooler = self.trunk, self.opened_pooler
         patches = len(tokens) - self.prefix
         if is_a(trunk, "timm.VisionTransformer") and not getattr(trunk, "pool_include_prefix", True):
             tokens = tokens[self.prefix :]
         _, query = linearise(pooler.q, full(pooler, "latent")[0])
-        k, v = linearise(pooler.kv, tokens)[1].chunk(2, -1)
-        q, k, v = (t.unflatten(-1, (pooler.num_heads, -1)) for t in (query, k, v))
+        q, k, v = (t.unflatten(-1, (pooler.num_heads, -1)) for t in (query, *self.pooler_rows(tokens)))
         q, k = (linearise(norm, t)[1].transpose(0, 1) for norm, t in ((pooler.q_norm, q), (pooler.k_norm, k)))
         mixed = scaled_dot_product_attention(q, k, v.transpose(0, 1)).transpose(0, 1).flatten(1)
-        chain, out = linearise(pooler.proj, mixed)
+        chain, pooled = self.after_pooler(mixed)
+        last, feature = linearise_all([trunk.fc_norm, trunk.head, self.visual.head], pooled)
+        return PoolerMap(v, [*chain, *last], cosine_slope(feature[0]), len(tokens) - patches)
+
+    @property
+    def opened_pooler(self) -> Any:
+        return opened(self.trunk.attn_pool, "timm.AttentionPoolLatent")
+
+    def pooler_rows(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The pooler's keys and values [N, h * d_h] of tokens [N, d]."""
+        k, v = linearise(self.opened_pooler.kv, tokens)[1].chunk(2, -1)
+        return k, v
+
+    def after_pooler(self, mixture: Tensor) -> tuple[list[LinearizedLayer], Tensor]:
+        """From what the pooler's heads give [K, h * d_h] to what it puts out [K, d]: the derivative, and that."""
+        pooler = self.opened_pooler
+        chain, out = linearise(pooler.proj, mixture)
         inside, more = linearise_all([pooler.norm, pooler.mlp], out)
-        last, feature = linearise_all([trunk.fc_norm, trunk.head, self.visual.head], out + more)
-        return PoolerMap(v, [*chain, Residual(inside), *last], cosine_slope(feature[0]), len(tokens) - patches)
+        return [*chain, Residual(inside)], out + more
+
+
+def norms_of(block: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    """The norms before and after the attention and the MLP of a block."""
+    before, after = (block.norm1, block.norm2), (NONE, NONE)
+    return (after, before) if is_a(block, "timm.EvaBlockPostNorm") else (before, after)
+
+
+def after_attention(block: Any, mixture: Tensor, residual: Tensor | None) -> tuple[list[LinearizedLayer], Tensor]:
+    """From what the heads give [K, h * d_h] to the tokens [K, d] that leave the block: the derivative, and these tokens."""
+    block = opened(block, *BLOCKS)
+    attention, (before, after) = opened(block.attn, *ATTENTIONS), norms_of(block)
+    chain, out = linearise_all([part(attention, "norm"), attention.proj, after[0], part(block, "ls1")], mixture)
+    chain, out = scaled(chain, out, block, "gamma_1")
+    y = out if residual is None else residual + out
+    inside, out = linearise_all([before[1], block.mlp, after[1], part(block, "ls2")], y)
+    inside, out = scaled(inside, out, block, "gamma_2")
+    return [*chain, Residual(inside)], y + out
 
 
 def linears(module: Any) -> Iterator[Any]:

@@ -14,7 +14,7 @@ from ...compute.cached_product import product_of
 from ...errors import ModelError
 from ...explain.base import Head, LayerMap, Norm
 from ...explain.block import Block, BlockMap
-from ...explain.linearized import Residual
+from ...explain.linearized import LinearizedLayer, Residual
 from ...explain.pooler import PoolerMap, cosine_slope
 from .base import CLIP_PIXELS, Tower, family
 from .opening import held, opened
@@ -89,10 +89,10 @@ class TransformersViT(Tower):
         return found.image_embeds if hasattr(found, "image_embeds") else found.pooler_output
 
     def flat(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
-        """The patches [1, P, height * width * 3] of pixels [1, 3, H, W]."""
+        """The patches [B, P, height * width * 3] of pixels [B, 3, H, W]."""
         (height, width), (rows, columns) = self.patch_size, grid
-        patches = pixels[0].unflatten(2, (columns, width)).unflatten(1, (rows, height)).permute(1, 3, 2, 4, 0)
-        return patches.reshape(1, rows * columns, -1)
+        patches = pixels.unflatten(3, (columns, width)).unflatten(2, (rows, height)).permute(0, 2, 4, 3, 5, 1)
+        return patches.reshape(len(pixels), rows * columns, -1)
 
     def enter(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
         vision = opened(self.vision, self.library)
@@ -105,7 +105,7 @@ class TransformersViT(Tower):
         tokens = embeddings.patch_embedding(pixels).flatten(2).mT
         if self.prefix:
             first = held(embeddings, "class_embedding").to(tokens)
-            tokens = torch.cat([first.expand(1, 1, -1), tokens], dim=1)
+            tokens = torch.cat([first.expand(len(tokens), 1, -1), tokens], dim=1)
         tokens = tokens + positions(table.to(tokens)[None], grid, self.native_grid, self.prefix)
         return vision.pre_layrnorm(tokens) if self.prefix else tokens
 
@@ -157,19 +157,43 @@ class TransformersViT(Tower):
             return norm(tokens).mean(1)
         return self.visual_projection(norm(tokens[:, 0]))
 
-    def read_pooler(self, tokens: Tensor) -> PoolerMap:
-        """The map of the tokens [N, d], at least float32, that leave a block, as the pooler sees them."""
+    def after_pooler(self, mixture: Tensor) -> tuple[list[LinearizedLayer], Tensor]:
+        """From what the pooler's heads give [K, h * d_h] to the embeddings [K, D]: the derivative, and these."""
         pooler = opened(self.pooler, self.library)
         attention, mlp = opened(pooler.attention, nn.MultiheadAttention), opened(pooler.mlp, self.library)
-        weights, biases = (full(attention, name).chunk(3) for name in ("in_proj_weight", "in_proj_bias"))
-        q, k, v = (
-            linear(x, weight, bias).unflatten(-1, (attention.num_heads, -1)).transpose(0, 1)
-            for x, weight, bias in zip((full(pooler, "probe")[0], tokens, tokens), weights, biases, strict=True)
-        )
-        mixed = scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1)
-        chain, out = linearise(attention.out_proj, mixed)
+        chain, out = linearise(attention.out_proj, mixture)
         inside, more = linearise_all([pooler.layernorm, mlp.fc1, mlp.activation_fn, mlp.fc2], out)
-        return PoolerMap(v.transpose(0, 1), [*chain, Residual(inside)], cosine_slope((out + more)[0]), self.prefix)
+        return [*chain, Residual(inside)], out + more
+
+    def pooler_rows(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The pooler's query [1, h * d_h], and the keys and values [N, h * d_h] of tokens [N, d]."""
+        pooler = opened(self.pooler, self.library)
+        attention = opened(pooler.attention, nn.MultiheadAttention)
+        weights, biases = (full(attention, name).chunk(3) for name in ("in_proj_weight", "in_proj_bias"))
+        inputs = (full(pooler, "probe")[0], tokens, tokens)
+        q, k, v = (linear(x, weight, bias) for x, weight, bias in zip(inputs, weights, biases, strict=True))
+        return q, k, v
+
+    def read_pooler(self, tokens: Tensor) -> PoolerMap:
+        """The map of the tokens [N, d], at least float32, that leave a block, as the pooler sees them."""
+        heads = opened(self.pooler, self.library).attention.num_heads
+        q, k, v = (rows.unflatten(-1, (heads, -1)).transpose(0, 1) for rows in self.pooler_rows(tokens))
+        chain, feature = self.after_pooler(scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1))
+        return PoolerMap(v.transpose(0, 1), chain, cosine_slope(feature[0]), self.prefix)
+
+    def mixed_values(self, entering: Tensor, leaving: Tensor) -> Tensor:
+        if self.pooler is not None:
+            return self.pooler_rows(linearise(self.vision.post_layernorm, leaving)[1])[2]
+        block = self.blocks[-1]
+        return at_least_float32(block.self_attn.v_proj(block.layer_norm1(entering.to(self.dtype))))
+
+    def embed_mixture(self, mixture: Tensor, residual: Tensor | None) -> Tensor:
+        if self.pooler is not None:
+            return self.after_pooler(mixture)[1]
+        block = self.blocks[-1]
+        y = block.self_attn.out_proj(mixture.to(self.dtype))
+        y = y if residual is None else residual.to(self.dtype) + y
+        return at_least_float32(self.embed((y + block.mlp(block.layer_norm2(y)))[:, None]))
 
 
 @family

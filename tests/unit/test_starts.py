@@ -1,0 +1,157 @@
+"""Where tokens start, and steps that mean the same on every model."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import maskinversion as mi
+from maskinversion import starts
+from maskinversion.settings import STARTS, InversionSettings
+from tests.helpers import ground_truth
+from tests.helpers.pictures import many_masks, picture
+from tests.helpers.small_models import small_clip
+
+VISIONS = [{}, {"pool_type": "avg"}, {"ls_init_value": 0.3}]
+STAND_STILL = dict(iterations=1, lr=1e-12)
+
+
+def encoded_small(**vision) -> tuple[mi.Clip, mi.EncodedImage, torch.Tensor, torch.Tensor]:
+    """A small CLIP, an image that it has seen, its pixels as the model takes them [1, 3, 48, 48], and two masks [2, 48, 48]."""
+    clip = small_clip(**vision)
+    image, masks = picture(48, 2)
+    encoded = mi.MaskInverter(clip).encode(image)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (clip.tower.mean, clip.tower.std))
+    return clip, encoded, ((image.permute(2, 0, 1) - mean) / std)[None].double(), masks.double()
+
+
+def covered(masks: torch.Tensor) -> torch.Tensor:
+    return masks.unfold(1, 8, 8).unfold(2, 8, 8).mean((3, 4)).flatten(1)
+
+
+def through_block(clip: mi.Clip, entering: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """What the model makes of values that are averaged by `weights` [M, P], with nothing added to the last attention."""
+    visual, block = clip.model.visual, clip.model.visual.transformer.resblocks[-1]
+    values = F.linear(block.ln_1(entering), *(p[-64:] for p in (block.attn.in_proj_weight, block.attn.in_proj_bias)))
+    y = block.ls_1(block.attn.out_proj(weights / weights.sum(1, keepdim=True) @ values))
+    return visual.ln_post(y + block.ls_2(block.mlp(block.ln_2(y)))) @ visual.proj
+
+
+@pytest.mark.parametrize("vision", VISIONS, ids=str)
+def test_textregion_is_the_last_block_looking_at_the_mask_only(vision):
+    clip, encoded, _, masks = encoded_small(**vision)
+    found = starts.textregion(clip.tower, encoded.entering, encoded.leaving, masks)
+    torch.testing.assert_close(found, through_block(clip, encoded.entering[1:], covered(masks)), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("vision", VISIONS, ids=str)
+def test_patches_look_at_what_is_unlike_the_outside(vision):
+    clip, encoded, _, masks = encoded_small(**vision)
+    visual, block = clip.model.visual, clip.model.visual.transformer.resblocks[-1]
+    entering, inside = encoded.entering[1:], covered(masks)
+    value = F.linear(block.ln_1(entering), *(p[-64:] for p in (block.attn.in_proj_weight, block.attn.in_proj_bias)))
+    y = entering + block.ls_1(block.attn.out_proj(value))
+    dense = F.normalize(visual.ln_post(y + block.ls_2(block.mlp(block.ln_2(y)))) @ visual.proj, dim=-1)
+    weights = inside.clone()
+    for mask, (within, weight) in enumerate(zip(inside, weights)):
+        mean, rest = (F.normalize(sum(share * one for share, one in zip(part, dense)), dim=0) for part in (within, 1 - within))
+        for patch, one in enumerate(dense):
+            weights[mask, patch] = weight[patch] * torch.exp(16 * (one @ mean - one @ rest))
+    found = starts.from_patches(clip.tower, encoded.entering, encoded.leaving, masks)
+    torch.testing.assert_close(found, through_block(clip, entering, weights), rtol=1e-9, atol=1e-9)
+
+
+def test_a_mask_of_everything_has_no_outside_to_be_unlike():
+    clip, encoded, _, masks = encoded_small()
+    everything = torch.ones_like(masks[:1])
+    found = starts.from_patches(clip.tower, encoded.entering, encoded.leaving, everything)
+    assert found.isfinite().all()
+
+
+def test_a_cutout_is_the_picture_with_the_rest_grey_or_blurred():
+    clip, encoded, pixels, _ = encoded_small()
+    mean, std = (torch.tensor(values)[:, None, None] for values in (clip.tower.mean, clip.tower.std))
+    masks, wider = torch.zeros(2, 1, 48, 48)
+    masks[0, 10:20, 10:30], wider[0, 9:21, 9:31] = 1, 1
+    deviation = 48 * 100 / 384
+    places = torch.arange(-80, 129)
+    weights = torch.exp(-((places[None] - torch.arange(48)[:, None]) ** 2) / (2 * deviation**2))[:, 80:128]
+    weights = (weights / weights.sum(1, keepdim=True)).double()
+    rests = (0.5 - mean) / std, torch.einsum("ij,cjk,lk->cil", weights, pixels[0], weights)
+    grey, blurred = (
+        F.normalize(clip.model.visual(torch.where(kept > 0, pixels, rest.double())), dim=1)
+        for rest, kept in zip(rests, (masks, wider))
+    )
+    found = starts.from_cutouts(clip.tower, encoded.canvas, masks)
+    torch.testing.assert_close(found, (grey + blurred) / 2, rtol=1e-4, atol=1e-5)  # the canvas is in float32
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_a_token_starts_where_it_is_told_to(start):
+    clip, encoded, _, masks = encoded_small()
+    tokens = mi.MaskInverter(clip, start=start, **STAND_STILL).invert(encoded, masks)
+    patches, cutout = (
+        F.normalize(found, dim=1)
+        for found in (
+            starts.from_patches(clip.tower, encoded.entering, encoded.leaving, masks),
+            starts.from_cutouts(clip.tower, encoded.canvas, masks),
+        )
+    )
+    whole = F.normalize(encoded.global_embedding, dim=0).expand(2, -1)
+    expected = {"picture": whole, "patches": patches, "cutout": cutout, "both": F.normalize(patches + cutout, dim=1)}[start]
+    length = encoded.global_embedding.norm()
+    torch.testing.assert_close(tokens.embeddings, expected * length, rtol=1e-9, atol=1e-9)
+    assert tokens.parameters["start"] == start and torch.equal(tokens.global_embedding, encoded.global_embedding)
+
+
+@pytest.mark.parametrize("start", ["patches", "cutout", "both"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_steps_from_another_start_equal_autograd(start, layers):
+    clip, _, pixels, masks = encoded_small()
+    image, _ = picture(48, 2)
+    inverter = mi.MaskInverter(clip, start=start, layers=layers, alpha=0.5)
+    encoded = inverter.encode(image)
+    tokens = inverter.invert(encoded, masks)
+    begin = mi.MaskInverter(clip, start=start, layers=layers, **STAND_STILL).invert(encoded, masks).embeddings
+    clip.model.visual.requires_grad_(False)
+    expected, maps, losses = ground_truth.invert(clip.model.visual, pixels, masks, 10, 0.1, 0.5, layers, starts=begin)
+    assert torch.allclose(tokens.embeddings, expected, rtol=1e-8, atol=1e-9)
+    assert torch.allclose(tokens.maps, maps, atol=1e-8) and torch.allclose(tokens.losses, losses, atol=1e-8)
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_masks_together_are_as_one_by_one(bundled, scene, start):
+    inverter = mi.MaskInverter(bundled, start=start)
+    encoded = inverter.encode(scene[0])
+    together = inverter.invert(encoded, many_masks(96, 40))
+    alone = [inverter.invert(encoded, mask) for mask in many_masks(96, 40)[::13]]
+    cosine = F.cosine_similarity(together.embeddings[::13], torch.cat([one.embeddings for one in alone]))
+    assert cosine.min() > 1 - 1e-4
+
+
+def test_a_relative_rate_does_not_depend_on_the_length_of_embeddings():
+    image, masks = picture(48, 2)
+    found = {}
+    for times in (1, 7):
+        clip = small_clip()
+        clip.model.visual.proj.mul_(times)
+        for unit in ("absolute", "relative"):
+            inverter = mi.MaskInverter(clip, lr_unit=unit)
+            found[unit, times] = F.normalize(inverter.invert(inverter.encode(image), masks).embeddings, dim=1)
+    assert torch.allclose(found["relative", 1], found["relative", 7], rtol=0, atol=1e-9)
+    assert (found["absolute", 1] * found["absolute", 7]).sum(1).max() < 0.999
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_the_first_step_of_a_relative_rate_is_an_angle(start):
+    """AdamW's first step changes every number by lr, so it turns the token by lr radians, less where it makes it longer."""
+    clip, encoded, _, masks = encoded_small()
+    inverters = [mi.MaskInverter(clip, start=start, lr_unit="relative", iterations=1, lr=lr) for lr in (1e-12, 0.05)]
+    begin, after = (F.normalize(inverter.invert(encoded, masks).embeddings, dim=1) for inverter in inverters)
+    angle = torch.acos((begin * after).sum(1))
+    assert (angle < 0.0501).all() and (angle > 0.04).all()
+
+
+@pytest.mark.parametrize("field", ["start", "lr_unit"])
+def test_unknown_words_are_refused(field):
+    with pytest.raises(mi.InputError, match=rf"{field} is 'there'; it must be one of"):
+        InversionSettings(**{field: "there"})
