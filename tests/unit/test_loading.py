@@ -91,7 +91,7 @@ def test_unusable_names_are_explained(source, message):
 
 def test_files_that_are_not_weights_are_refused(tmp_path, own_pickles):
     (tmp_path / "text.safetensors").write_bytes(b"not a model at all")
-    with pytest.raises(mi.ModelError, match="not a complete safetensors file"):
+    with pytest.raises(mi.ModelError, match="not a safetensors file"):
         mi.load_clip(str(tmp_path / "text.safetensors"), model="ViT-B-32")
     (tmp_path / "evil.pt").write_bytes(pickle.dumps({"state_dict": Evil()}))
     with pytest.raises(mi.ModelError, match="could run code"):
