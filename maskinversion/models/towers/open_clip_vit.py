@@ -17,6 +17,7 @@ from .base import CLIP_PIXELS, Tower, family
 from .opening import held, is_a, opened
 from .reading import (
     LINEARS,
+    NORMS,
     at_least_float32,
     full,
     layer_scale,
@@ -237,4 +238,4 @@ def check_supported(visual: Any) -> None:
         opened(block.attn, nn.MultiheadAttention if is_a(block, PLAIN) else "open_clip.Attention")
         if getattr(block.attn, "scaled_cosine", False):
             raise ModelError("this model uses scaled cosine attention, which is not supported: use a ViT such as ViT-L-14")
-        read_norm(block.ln_2)
+        opened(block.ln_2, *NORMS)
