@@ -22,7 +22,10 @@ from ..settings import InversionSettings
 from ..tasks.classify import text_embeddings
 from .ablation import OBJECTIVES
 from .baselines import Picture, embeddings
-from .data import Dataset, Sample, read_coco, read_phrasecut, read_refcoco
+from .data.base import Dataset, Sample
+from .data.coco import read_coco
+from .data.phrasecut import read_phrasecut
+from .data.refcoco import read_refcoco
 from .lock import locked
 from .masks import degrade, largest_overlaps
 from .protocols import class_hits, different, expression_hits

@@ -18,7 +18,9 @@ from maskinversion.evaluation import run as run_module
 from maskinversion.evaluation import settings as choices
 from maskinversion.evaluation.ablation import OBJECTIVES
 from maskinversion.evaluation.baselines import WAYS, Picture, crop, embed, embeddings, grey, masked_crop, red_circle
-from maskinversion.evaluation.data import decode, read_coco, read_phrasecut, read_refcoco
+from maskinversion.evaluation.data.coco import read_coco
+from maskinversion.evaluation.data.phrasecut import read_phrasecut
+from maskinversion.evaluation.data.refcoco import read_refcoco
 from maskinversion.evaluation.masks import box_of, degrade, dilate, erode, largest_overlaps
 from maskinversion.evaluation.plain_pickle import read_plain_pickle
 from maskinversion.evaluation.protocols import class_hits, expression_hits, wilson
