@@ -110,7 +110,7 @@ CUDA = pytest.param([*INVERT, "--device", "cuda"], "device 'cuda' cannot be used
         (["demo", "--out", "file/out"], "file/out"),
         (["doctor", "now"], "unrecognized arguments: now"),
         (["eval"], "are required: FORMAT"),
-        (["eval", "voc"], "invalid choice: 'voc'"),
+        (["eval", "ade"], "invalid choice: 'ade'"),
         (COCO[:4], "are required: --images"),
         (COCO, "list.json is not COCO's instances"),
         (REFCOCO, "list.json is not COCO's instances"),
