@@ -262,7 +262,7 @@ def scaled(shape: Binary, size: tuple[int, int], what: str) -> np.ndarray:
     (h, w), (height, width) = found.shape, size
     if abs(w * height - h * width) > (h + w + height + width) / 2:  # both may be rounded from a third size
         raise InputError(f"{shape.path}, which has {what}, is {px((h, w))}, and its picture is {px(size)}, of another shape")
-    return np.asarray(Image.fromarray(found).resize((width, height), Image.Resampling.NEAREST))
+    return np.array(Image.fromarray(found).resize((width, height), Image.Resampling.NEAREST))
 
 
 def px(size: tuple[int, ...]) -> str:
