@@ -66,7 +66,7 @@ class Task:
         return there, wanted
 
 
-# Where the paper names no model, its figures are taken to be of ViT-B/16.
+# The paper's figures of other methods than MaskInversion and the poolings are taken to be of ViT-B/16.
 TASKS = (
     Task("phrasecut", "PhraseCut", "phrasecut", None,
          {"annotations": within(PHRASECUT, "refer_test.json"), "images": within(PHRASECUT, "images")},

@@ -113,7 +113,7 @@ CUDA = pytest.param([*INVERT, "--device", "cuda"], "device 'cuda' cannot be used
         (["eval", "ade"], "invalid choice: 'ade'"),
         (["eval", "paper"], "are required: --data"),
         (["eval", "paper", "--data", "nowhere"], "there is no folder nowhere"),
-        (["eval", "voc", "--annotations", "list.json", "--images", "."], "there is no file list.json/ImageSets"),
+        (["eval", "voc", "--annotations", "list.json", "--images", "."], "there is no file list.json"),
         (["eval", "open-images", "--annotations", "list.json", "--images", "."], "are required: --segments"),
         (COCO[:4], "are required: --images"),
         (COCO, "list.json is not COCO's instances"),
