@@ -117,10 +117,10 @@ def usable(settings: Settings, clip: Clip) -> list[str]:
     Raises ModelError for one that is asked for by its name and cannot be used.
     """
     reasons = {method: reason for method in settings.methods or METHODS if (reason := cannot(method, clip.tower))}
-    for method, reason in reasons.items():
+    for reason in reasons.values():
         if settings.methods:
-            raise ModelError(reason)
-        warn(f"{method} is left out: {reason}")
+            raise ModelError(f"{reason}: leave it out of --methods")
+        warn(f"{reason}: it is left out")
     return [method for method in settings.methods or METHODS if method not in reasons]
 
 
