@@ -37,19 +37,11 @@ def maskclip(tower: Tower, entering: Tensor, leaving: Tensor, masks: Tensor) -> 
     return mean_by(coverage(masks, tower)) @ F.normalize(dense_embeddings(tower, entering, leaving), dim=-1)
 
 
-def textregion(tower: Tower, entering: Tensor, leaving: Tensor, masks: Tensor) -> Tensor:
+def from_patches(tower: Tower, entering: Tensor, leaving: Tensor, masks: Tensor) -> Tensor:
     """[M, D]: what the class token, or the pooler's query, would become if it looked at nothing but the patches of the mask.
 
-    Xiao et al., "TextRegion" (arXiv 2505.23769): equally at all of them, and for class tokens without the residual of the last
-    attention.
-    """
-    return through_region(tower, entering, leaving, coverage(masks, tower))
-
-
-def from_patches(tower: Tower, entering: Tensor, leaving: Tensor, masks: Tensor) -> Tensor:
-    """[M, D]: as `textregion`, but it looks more at those patches of the mask that are unlike what is outside.
-
-    So a careless mask, which covers some of the background, says the same as an exact one. A patch counts by its coverage times
+    It looks more at those that are unlike what is outside, so that a careless mask, which covers some of the background, says the
+    same as an exact one: as TextRegion (arXiv 2505.23769) but for that. A patch counts by its coverage times
     exp(SHARPNESS * (cosine to the mean of the mask - cosine to the mean of the rest)), cosines of `dense_embeddings`.
     """
     inside = coverage(masks, tower)

@@ -5,7 +5,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -16,20 +16,26 @@ from tqdm import tqdm
 
 from ..compute.ambient import settled
 from ..compute.matmul import VARIABLE, arithmetic
-from ..errors import InputError
+from ..errors import InputError, ModelError
 from ..inverter import MaskInverter
 from ..models.clip import Clip
 from ..models.loading import load_clip
+from ..pictures import warn
 from ..settings import InversionSettings
 from ..tasks.classify import text_embeddings
 from .ablation import OBJECTIVES
-from .baselines import Picture, embeddings
-from .data import Dataset, Sample, read_coco, read_phrasecut, read_refcoco
+from .baselines import Picture, cannot, embeddings
+from .data.base import Dataset, Sample
+from .data.coco import read_coco
+from .data.open_images import read_open_images
+from .data.pascal import read_context, read_voc
+from .data.phrasecut import read_phrasecut
+from .data.refcoco import read_refcoco
 from .lock import locked
 from .masks import degrade, largest_overlaps
 from .protocols import class_hits, different, expression_hits
 from .report import report
-from .settings import Settings
+from .settings import METHODS, Settings
 
 FORMAT = 3  # of what is measured and written: raised when old results are no longer the same
 
@@ -60,9 +66,10 @@ class Row:
 
 def rows_of(settings: Settings) -> list[Row]:
     """Every combination of the settings that makes a difference, once."""
-    alphas = settings.alpha or ((0.0,) if settings.dataset == "coco" else (5.0,))
+    alphas = settings.alpha or ((0.0,) if settings.has_classes else (5.0,))
+    methods = settings.methods or METHODS
     rows = []
-    for size, fit, quality, method in itertools.product(settings.image_size, settings.fit, settings.mask_quality, settings.methods):
+    for size, fit, quality, method in itertools.product(settings.image_size, settings.fit, settings.mask_quality, methods):
         seen = {"image_size": size, "fit": fit}
         if method != "global":
             seen["mask_quality"] = quality
@@ -80,12 +87,43 @@ def rows_of(settings: Settings) -> list[Row]:
 
 
 def load(settings: Settings) -> Dataset:
+    """The pictures to evaluate, all that can be checked of them checked. Raises InputError for what cannot be used."""
+    dataset = read(settings)
+    if settings.skip_missing:
+        dataset = dataset.without_missing()
+    dataset = dataset.limited(settings.limit, settings.seed)
+    dataset.check()
+    return dataset
+
+
+def read(settings: Settings) -> Dataset:
+    annotations, images, segments = settings.annotations, settings.images, settings.segments
     if settings.dataset == "coco":
-        return read_coco(settings.annotations, settings.images, settings.segments)
+        return read_coco(annotations, images, segments)
+    if settings.dataset == "voc":
+        return read_voc(annotations, images, settings.split)
+    if settings.dataset == "phrasecut":
+        return read_phrasecut(annotations, images)
     if settings.dataset == "refcoco":
         assert settings.refs is not None  # Settings refuses it
-        return read_refcoco(settings.refs, settings.annotations, settings.images, settings.split)
-    return read_phrasecut(settings.annotations, settings.images)
+        return read_refcoco(settings.refs, annotations, images, settings.split)
+    assert segments is not None
+    if settings.dataset == "context":
+        return read_context(annotations, images, segments, settings.names, settings.split)
+    return read_open_images(annotations, images, segments, settings.names)
+
+
+def usable(settings: Settings, clip: Clip) -> list[str]:
+    """The methods that are asked for. Where that is none, all that can be used with the model; warns of the others.
+
+    Raises ModelError for one that is asked for by its name and cannot be used.
+    """
+    reasons = {method: reason for method in settings.methods or METHODS if (reason := cannot(method, clip.tower))}
+    for reason in reasons.values():
+        if settings.methods:
+            raise ModelError(f"{reason}: leave it out of --methods")
+        warn(f"{reason}: it is left out")
+    return [method for method in settings.methods or METHODS if method not in reasons]
 
 
 class Results:
@@ -139,20 +177,16 @@ def evaluate(settings: Settings) -> dict:
     Raises InputError or ModelError for settings, files or a model that cannot be used, or while another run writes to the folder.
     """
     dataset = load(settings)
-    if settings.skip_missing:
-        dataset = dataset.without_missing()
-    dataset = dataset.limited(settings.limit, settings.seed)
-    dataset.check()
     with locked(settings.out), settled():
-        return run(settings, dataset)
+        return run(settings, dataset, load_clip(settings.clip, settings.architecture, settings.device))
 
 
-def run(settings: Settings, dataset: Dataset) -> dict:
-    clip = load_clip(settings.clip, settings.architecture, settings.device)
+def run(settings: Settings, dataset: Dataset, clip: Clip) -> dict:
+    settings = replace(settings, methods=tuple(usable(settings, clip)))
     rows = rows_of(settings)
     inverters = {row: row.inverter(clip) for row in rows}
     folder = settings.out / "results"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     common = {
         "format": FORMAT, "dataset": settings.dataset, "name": dataset.name, "digest": dataset.digest, "split": settings.split,
         "images": str(settings.images.resolve()),

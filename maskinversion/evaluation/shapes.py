@@ -1,6 +1,7 @@
 """The shapes of annotations as masks. Each is checked against the size of its picture first: the C library that fills COCO's
 polygons ends the process at some of those that are damaged, and answers others with whatever was in memory."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,11 +26,29 @@ class Points:
 
 
 @dataclass(frozen=True)
-class Segment:
-    """What has this number in a PNG of COCO's panoptic annotations."""
+class InFile:
+    """A shape that is in a picture file of its own, or of its picture."""
 
     path: Path
+
+
+@dataclass(frozen=True)
+class Segment(InFile):
+    """What has this number in a PNG of COCO's panoptic annotations."""
+
     number: int
+
+
+@dataclass(frozen=True)
+class Label(InFile):
+    """What has this number in a label map, a PNG with a palette or in greys, as PASCAL VOC has them."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Binary(InFile):
+    """What is not black in a PNG of its own, as Open Images has them, which may be at another scale than its picture."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +68,10 @@ def decode(shape: object, size: tuple[int, int], what: str = "the mask") -> np.n
         return np.maximum.reduce([decode(part, size, name) for part, name in shape.shapes])
     if isinstance(shape, Points):
         return filled(shape, size, what)
-    if isinstance(shape, Segment):
+    if isinstance(shape, Segment | Label):
         return (numbers_of(shape, size, what) == shape.number).astype(np.uint8)
+    if isinstance(shape, Binary):
+        return scaled(shape, size, what)
     if isinstance(shape, list):
         polygons = polygons_of(shape, size, what)
         if not polygons:
@@ -63,7 +84,7 @@ def decode(shape: object, size: tuple[int, int], what: str = "the mask") -> np.n
 
 
 def check(shape: object, size: tuple[int, int], what: str) -> None:
-    """Raises what `decode` would, but for the PNG of a segment, without making the mask."""
+    """Raises what `decode` would, but for what is in a file of its own, without making the mask."""
     if isinstance(shape, Union):
         for part, name in shape.shapes:
             check(part, size, name)
@@ -71,7 +92,7 @@ def check(shape: object, size: tuple[int, int], what: str) -> None:
         check_points(shape, size, what)
     elif isinstance(shape, list):
         polygons_of(shape, size, what)
-    elif not isinstance(shape, Segment):
+    elif not isinstance(shape, InFile):
         runs_of(shape, size, what)
 
 
@@ -200,27 +221,49 @@ def filled(points: Points, size: tuple[int, int], what: str) -> np.ndarray:
     return np.array(canvas)
 
 
-def numbers_of(segment: Segment, size: tuple[int, int], what: str) -> np.ndarray:
-    """The numbers [h, w] in the PNG of a segment, which is among them."""
+def numbers_of(shape: Segment | Label, size: tuple[int, int], what: str) -> np.ndarray:
+    """The numbers [h, w] in the PNG of a segment or a label, which is among them."""
     try:
-        changed = segment.path.stat().st_mtime_ns
+        changed = shape.path.stat().st_mtime_ns
     except (OSError, ValueError) as error:
-        raise InputError(f"there is no file {segment.path}, which has {what}") from error
-    found = read_numbers(segment.path, changed)
+        raise InputError(f"there is no file {shape.path}, which has {what}") from error
+    found = kept(read_colours if isinstance(shape, Segment) else read_labels, shape.path, changed)
     if found.shape != size:
-        raise InputError(
-            f"{segment.path}, which has {what}, is {found.shape[1]} px wide and {found.shape[0]} px high, and its picture is "
-            f"{size[1]} px wide and {size[0]} px high"
-        )
-    if not (found == segment.number).any():
-        raise InputError(f"{segment.path} has no {what}: is it of other annotations?")
+        raise InputError(f"{shape.path}, which has {what}, is {px(found.shape)}, and its picture is {px(size)}")
+    if not (found == shape.number).any():
+        raise InputError(f"{shape.path} has no {what}: is it of other annotations?")
     return found
 
 
 @lru_cache(maxsize=1)  # of the segments of one picture
-def read_numbers(path: Path, changed: int) -> np.ndarray:
+def kept(read: Callable[[Path], np.ndarray], path: Path, changed: int) -> np.ndarray:
+    """What is read from a file, as long as it does not change."""
+    return read(path)
+
+
+def read_colours(path: Path) -> np.ndarray:
     picture = open_picture(path, turned=False)
     if picture.mode not in ("RGB", "RGBA"):
         raise InputError(f"{path} is not one of COCO's panoptic PNGs, which have the number of a segment as a colour")
     red, green, blue = np.moveaxis(np.asarray(picture.convert("RGB"), np.int32), 2, 0)
     return red + 256 * green + 65536 * blue
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """The numbers [h, w] (uint8) of a label map."""
+    picture = open_picture(path, turned=False)
+    if picture.mode not in ("P", "L"):
+        raise InputError(f"{path} is not a label map: it has no palette and is not in greys of 8 bits, but of mode {picture.mode}")
+    return np.asarray(picture)
+
+
+def scaled(shape: Binary, size: tuple[int, int], what: str) -> np.ndarray:
+    found = (np.asarray(open_picture(shape.path, turned=False).convert("L")) > 0).astype(np.uint8)
+    (h, w), (height, width) = found.shape, size
+    if abs(w * height - h * width) > (h + w + height + width) / 2:  # both may be rounded from a third size
+        raise InputError(f"{shape.path}, which has {what}, is {px((h, w))}, and its picture is {px(size)}, of another shape")
+    return np.array(Image.fromarray(found).resize((width, height), Image.Resampling.NEAREST))
+
+
+def px(size: tuple[int, ...]) -> str:
+    return f"{size[1]} px wide and {size[0]} px high"

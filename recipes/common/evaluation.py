@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from maskinversion.evaluation.baselines import crop, masked_crop, to_pil
+from maskinversion.evaluation.baselines.pictures import crop, masked_crop, to_pil
 from maskinversion.evaluation.protocols import wilson
 from maskinversion.pictures import as_pixels
 from recipes.common.paths import BUILD

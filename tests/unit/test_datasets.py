@@ -13,7 +13,10 @@ from PIL import Image
 
 import maskinversion as mi
 from maskinversion.evaluation import report as report_module
-from maskinversion.evaluation.data import read_coco, read_json, read_phrasecut, read_refcoco
+from maskinversion.evaluation.data.coco import read_coco
+from maskinversion.evaluation.data.phrasecut import read_phrasecut
+from maskinversion.evaluation.data.reading import read_json
+from maskinversion.evaluation.data.refcoco import read_refcoco
 from maskinversion.evaluation.lock import NAME, locked
 from maskinversion.evaluation.run import evaluate
 from maskinversion.evaluation.settings import Settings

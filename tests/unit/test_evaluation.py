@@ -17,12 +17,16 @@ from maskinversion.cli.evaluate import add_arguments, settings_of
 from maskinversion.evaluation import run as run_module
 from maskinversion.evaluation import settings as choices
 from maskinversion.evaluation.ablation import OBJECTIVES
-from maskinversion.evaluation.baselines import WAYS, Picture, crop, embed, embeddings, grey, masked_crop, red_circle
-from maskinversion.evaluation.data import decode, read_coco, read_phrasecut, read_refcoco
+from maskinversion.evaluation.baselines import WAYS, Picture, embeddings
+from maskinversion.evaluation.baselines.pictures import crop, embed, grey, masked_crop, red_circle
+from maskinversion.evaluation.data.coco import read_coco
+from maskinversion.evaluation.data.phrasecut import read_phrasecut
+from maskinversion.evaluation.data.refcoco import read_refcoco
 from maskinversion.evaluation.masks import box_of, degrade, dilate, erode, largest_overlaps
 from maskinversion.evaluation.protocols import class_hits, expression_hits, wilson
 from maskinversion.evaluation.run import Row, evaluate, rows_of
 from maskinversion.evaluation.settings import METHODS, Settings
+from maskinversion.evaluation.shapes import decode
 from maskinversion.pickles import read_plain_pickle
 from tests.helpers.pictures import picture as noise
 from tests.helpers.small_models import small_clip
@@ -510,7 +514,7 @@ def test_what_can_be_chosen_is_what_there_is():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [({"methods": ("magic",)}, "no method 'magic'; there are global"), ({"loss": ("l1",)}, "no loss 'l1'"),
-     ({"mask_quality": ("soft",)}, "no mask quality"), ({"dataset": "voc"}, "no data set 'voc'"),
+     ({"mask_quality": ("soft",)}, "no mask quality"), ({"dataset": "ade"}, "no data set 'ade'"),
      ({"dataset": "refcoco"}, r"give refs\(unc\).p"), ({"limit": 0}, "at least 1")],
 )  # fmt: skip
 def test_settings_that_cannot_be(tmp_path, changes, message):

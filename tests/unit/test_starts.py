@@ -37,13 +37,6 @@ def through_block(clip: mi.Clip, entering: torch.Tensor, weights: torch.Tensor) 
 
 
 @pytest.mark.parametrize("vision", VISIONS, ids=str)
-def test_textregion_is_the_last_block_looking_at_the_mask_only(vision):
-    clip, encoded, _, masks = encoded_small(**vision)
-    found = starts.textregion(clip.tower, encoded.entering, encoded.leaving, masks)
-    torch.testing.assert_close(found, through_block(clip, encoded.entering[1:], covered(masks)), rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("vision", VISIONS, ids=str)
 def test_patches_look_at_what_is_unlike_the_outside(vision):
     clip, encoded, _, masks = encoded_small(**vision)
     visual, block = clip.model.visual, clip.model.visual.transformer.resblocks[-1]

@@ -1,23 +1,17 @@
-"""Embeddings of regions, by MaskInversion and by the other ways that need no training, all of the same frozen model.
-
-Each way takes a `Picture`, masks [M, h, w] in 0..1 of its size, and a `MaskInverter`, which says how the model sees pictures; it
-gives embeddings [M, D].
-"""
+"""Regions as pictures of their own: what a method hides, marks or cuts out before the model sees it."""
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 
-from ..geometry import Geometry
-from ..inverter import EncodedImage, MaskInverter
-from ..models.towers import Tower
-from ..pictures import as_pixels
-from ..starts import BATCH, GREY, maskclip, textregion
-from .masks import box_of
+from ...geometry import Geometry
+from ...inverter import EncodedImage, MaskInverter
+from ...pictures import as_pixels
+from ...starts import BATCH, GREY
+from ..masks import box_of
 
 LINE = 0.01  # the circle's, of the picture's shorter side (arXiv 2304.06712)
 BLUR = 100 / 384  # standard deviation of the blur, of the picture's shorter side: 100 px of 384 (arXiv 2306.04356)
@@ -37,11 +31,6 @@ class Picture:
         if key not in self._encoded:
             self._encoded[key] = inverter.encode(self.pixels.permute(1, 2, 0))
         return self._encoded[key]
-
-
-def whole(picture: Picture, masks: Tensor, inverter: MaskInverter) -> Tensor:
-    """The model's plain embedding of the picture, the same for every region."""
-    return picture.encoded(inverter).global_embedding.expand(len(masks), -1)
 
 
 def crop(pixels: Tensor, masks: Tensor) -> Iterator[Tensor]:
@@ -109,32 +98,3 @@ def canvas(pixels: Tensor, inverter: MaskInverter) -> Tensor:
     height, width = pixels.shape[1:]
     geometry = Geometry.for_image((height, width), inverter.image_size, tower.patch_size, inverter.settings.fit)
     return tower.canvas(pixels[None], geometry)
-
-
-@torch.no_grad()
-def by_patches(
-    way: Callable[[Tower, Tensor, Tensor, Tensor], Tensor], picture: Picture, masks: Tensor, inverter: MaskInverter
-) -> Tensor:
-    """What the patches of the picture as a whole say of each mask."""
-    encoded = picture.encoded(inverter)
-    return way(inverter.clip.tower, encoded.entering, encoded.leaving, inverter.masks_for(encoded, masks).to(encoded.entering))
-
-
-WAYS: dict[str, Callable[[Picture, Tensor, MaskInverter], Tensor]] = {
-    "global": whole,
-    "crop": partial(by_changed_picture, crop),
-    "masked-crop": partial(by_changed_picture, masked_crop),
-    "grey": partial(by_changed_picture, grey),
-    "red-circle": partial(by_changed_picture, red_circle),
-    "blur": partial(by_changed_picture, blur),
-    "maskclip": partial(by_patches, maskclip),
-    "textregion": partial(by_patches, textregion),
-}
-
-
-def embeddings(method: str, picture: Picture, masks: Tensor, inverter: MaskInverter) -> tuple[Tensor, Tensor | None]:
-    """Embeddings [M, D] of regions by one of `settings.METHODS`; and how well MaskInversion's maps cover the masks (IoU [M])."""
-    if method == "maskinversion":
-        tokens = inverter.invert(picture.encoded(inverter), masks)
-        return tokens.embeddings, tokens.iou
-    return WAYS[method](picture, masks, inverter), None
