@@ -131,7 +131,8 @@ def fit(
     units: Tensor, labels: Tensor, texts: Tensor, scale: float, settings: TrainingSettings
 ) -> tuple[Tensor, Tensor, BoxNetwork | None]:
     """The layer's weight [C, D] and bias [C], and the boxes, of unit tokens [N, D] with labels [N] and unit texts [C, D]."""
-    shares = 1 / labels.bincount(minlength=len(texts)).to(units)[labels] / len(texts)
+    shares = 1 / labels.bincount().to(units)[labels]
+    shares = shares / shares.sum()
     prior = texts if settings.prior == "texts" else torch.zeros_like(texts)
     boxes, points = None, units[None]
     if settings.method == "lare":
