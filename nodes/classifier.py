@@ -238,8 +238,8 @@ def found_folders() -> list[str]:
     found = []
     for file in found_files():
         folders = file.removesuffix(OUTPUT).split("/")[:-2]
-        if folders:
-            found.append("/".join(folders) + (OUTPUT if file.endswith(OUTPUT) else ""))
+        mark = OUTPUT if file.endswith(OUTPUT) else ""
+        found += ["/".join(folders[:depth]) + mark for depth in range(1, len(folders) + 1)]
     return list(dict.fromkeys(found))
 
 

@@ -151,7 +151,7 @@ def fit_layer(points: Tensor, labels: Tensor, shares: Tensor, prior: Tensor, sca
     squared distance of weight / scale from the prior [C, D]."""
     change, bias = torch.zeros_like(prior).requires_grad_(), prior.new_zeros(len(prior)).requires_grad_()
     optimiser = torch.optim.LBFGS(
-        [change, bias], max_iter=ITERATIONS, history_size=HISTORY, tolerance_grad=1e-7, tolerance_change=1e-10,
+        [change, bias], max_iter=ITERATIONS, history_size=HISTORY, tolerance_grad=1e-8, tolerance_change=1e-14,
         line_search_fn="strong_wolfe",
     )  # fmt: skip
 

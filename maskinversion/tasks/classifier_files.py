@@ -110,7 +110,7 @@ def check_tensor(what: str, tensor: Tensor, sides: str, sizes: dict[str, int]) -
 
 
 def read_labelled(folder: str | os.PathLike) -> tuple[list[LocalizedTokens], list[str]]:
-    """The tokens in a folder that has a folder for each class, and the label of each of them: its folder's name.
+    """The tokens in a folder that has a folder for each class, however deep in it, and the label of each: the class folder's name.
 
     Raises InputError where there is no such folder, and for a file that is not one of tokens.
     """
@@ -119,7 +119,7 @@ def read_labelled(folder: str | os.PathLike) -> tuple[list[LocalizedTokens], lis
         raise InputError(f"there is no folder {folder}")
     tokens, labels = [], []
     for of_class in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        for file in sorted(of_class.glob("*.safetensors")):
+        for file in sorted(of_class.rglob("*.safetensors")):
             if not file.name.startswith("."):
                 tokens.append(LocalizedTokens.load(file))
                 labels += [of_class.name] * len(tokens[-1])

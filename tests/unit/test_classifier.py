@@ -98,7 +98,7 @@ def test_boxes_are_larger_the_more_their_size_counts_and_smaller_where_the_class
     shares = torch.full((len(units),), 1 / len(units))
 
     def mean_side(size, scale):
-        settings = TrainingSettings(size=size, steps=100)
+        settings = TrainingSettings(size=size, steps=100, reach=4.0)
         boxes = learn_boxes(units, numbers, shares, texts, scale, settings, torch.Generator().manual_seed(0))
         return boxes.sides(units).mean()
 
@@ -261,9 +261,8 @@ def test_a_folder_for_each_class(labelled, tmp_path):
         read_labelled(tmp_path / "none")
     with pytest.raises(mi.InputError, match="has no tokens of any class"):
         read_labelled(tmp_path)
-    for name in ("a cat", ".hidden"):
-        (tmp_path / name).mkdir()
-        tokens[0].save(tmp_path / name / "x.safetensors")
+    for name in ("a cat/1", ".hidden"):
+        tokens[0].save(tmp_path / name / "tokens.safetensors")
     (tmp_path / "a cat" / "note.txt").write_text("mine")
     found, known = read_labelled(tmp_path)
     assert known == ["a cat"] * 10 and torch.equal(found[0].embeddings, tokens[0].embeddings)
