@@ -4,7 +4,8 @@ LARE (arXiv 2409.12597), see `boxes`, or its simple alternative, a linear probe.
 same kind of file. The layer is the one with the smallest cross-entropy, of tokens (probe) or of tokens and points of their boxes
 (lare), plus `decay` times its squared distance from the prior: for the prior `texts` the layer that zero-shot classification is.
 Its weights count in the CLIP's temperature, so that `decay` means the same for every CLIP. Every class counts the same, however
-many examples it has. There is one such layer; L-BFGS finds it, without a step size to choose or an end to guess.
+many examples it has, and the layer has no bias, which a few examples would misjudge. There is one such layer; L-BFGS finds it,
+without a step size to choose or an end to guess.
 """
 
 from collections.abc import Sequence
@@ -33,13 +34,12 @@ HISTORY = 20
 class RegionClassifier:
     """What `train` returns.
 
-    names: of the C classes. weight [C, D], bias [C]: of the linear layer on unit tokens. boxes: None for a probe.
+    names: of the C classes. weight [C, D]: of the linear layer on unit tokens. boxes: None for a probe.
     clip, fingerprint: of the CLIP whose tokens it is for. parameters: how it was trained, and on how many examples of each class.
     """
 
     names: tuple[str, ...]
     weight: Tensor
-    bias: Tensor
     boxes: BoxNetwork | None
     clip: str
     fingerprint: str
@@ -51,7 +51,7 @@ class RegionClassifier:
 
     def scores(self, embeddings: Tensor) -> Tensor:
         """The numbers [M, C] whose softmax are the probabilities of the classes, for embeddings [M, D]."""
-        return F.linear(embeddings / lengths(embeddings), self.weight.to(embeddings), self.bias.to(embeddings))
+        return F.linear(embeddings / lengths(embeddings), self.weight.to(embeddings))
 
     def classify(self, tokens: Sets) -> Classification:
         """Of all M tokens; its `similarities` are `scores` here. Raises InputError for tokens of another CLIP."""
@@ -114,10 +114,10 @@ def train(
         embeddings = embeddings_of(tokens).clone()
         units = (embeddings / lengths(embeddings))[kept.to(embeddings.device)]
         texts = text_embeddings(clip, names, templates).clone().to(units)
-        weight, bias, boxes = fit(units, numbers.to(units.device), texts, clip.logit_scale, settings)
+        weight, boxes = fit(units, numbers.to(units.device), texts, clip.logit_scale, settings)
     counts = dict(zip(names, numbers.bincount(minlength=len(names)).tolist(), strict=True))
     parameters = asdict(settings) | {"template": list(templates), "examples": counts}
-    return RegionClassifier(names, weight, bias, boxes, clip.name, clip.fingerprint, parameters)
+    return RegionClassifier(names, weight, boxes, clip.name, clip.fingerprint, parameters)
 
 
 def check_name(name: object) -> None:
@@ -129,8 +129,8 @@ def check_name(name: object) -> None:
 
 def fit(
     units: Tensor, labels: Tensor, texts: Tensor, scale: float, settings: TrainingSettings
-) -> tuple[Tensor, Tensor, BoxNetwork | None]:
-    """The layer's weight [C, D] and bias [C], and the boxes, of unit tokens [N, D] with labels [N] and unit texts [C, D]."""
+) -> tuple[Tensor, BoxNetwork | None]:
+    """The layer's weight [C, D], and the boxes, of unit tokens [N, D] with labels [N] and unit texts [C, D]."""
     shares = 1 / labels.bincount().to(units)[labels]
     shares = shares / shares.sum()
     prior = texts if settings.prior == "texts" else torch.zeros_like(texts)
@@ -140,27 +140,26 @@ def fit(
         boxes = learn_boxes(units, labels, shares, texts, scale, settings, generator)
         places = torch.rand(settings.points, *units.shape, generator=generator).to(units)
         points = torch.cat([points, boxes.points(units, places)])
-    weight, bias = fit_layer(
-        points.flatten(0, 1), labels.repeat(len(points)), shares.repeat(len(points)) / len(points), prior, scale, settings.decay
-    )
-    return weight, bias, boxes
+    count = len(points)
+    weight = fit_layer(points.flatten(0, 1), labels.repeat(count), shares.repeat(count) / count, prior, scale, settings.decay)
+    return weight, boxes
 
 
-def fit_layer(points: Tensor, labels: Tensor, shares: Tensor, prior: Tensor, scale: float, decay: float) -> tuple[Tensor, Tensor]:
-    """weight [C, D] and bias [C] with the smallest sum of shares [P] times cross-entropies of points [P, D], plus `decay` times the
-    squared distance of weight / scale from the prior [C, D]."""
-    change, bias = torch.zeros_like(prior).requires_grad_(), prior.new_zeros(len(prior)).requires_grad_()
+def fit_layer(points: Tensor, labels: Tensor, shares: Tensor, prior: Tensor, scale: float, decay: float) -> Tensor:
+    """weight [C, D] with the smallest sum of shares [P] times cross-entropies of points [P, D], plus `decay` times the squared
+    distance of weight / scale from the prior [C, D]."""
+    change = torch.zeros_like(prior).requires_grad_()
     optimiser = torch.optim.LBFGS(
-        [change, bias], max_iter=ITERATIONS, history_size=HISTORY, tolerance_grad=1e-8, tolerance_change=1e-14,
+        [change], max_iter=ITERATIONS, history_size=HISTORY, tolerance_grad=1e-8, tolerance_change=1e-14,
         line_search_fn="strong_wolfe",
     )  # fmt: skip
 
     def loss() -> Tensor:
         optimiser.zero_grad()
-        scores = scale * F.linear(points, prior + change, bias)
+        scores = scale * F.linear(points, prior + change)
         found = (shares * F.cross_entropy(scores, labels, reduction="none")).sum() + decay * change.square().sum()
         found.backward()
         return found
 
     optimiser.step(loss)
-    return scale * (prior + change.detach()), scale * bias.detach()
+    return scale * (prior + change.detach())

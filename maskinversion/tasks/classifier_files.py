@@ -20,14 +20,14 @@ from .classifier import RegionClassifier, check_name
 
 FORMAT = "maskinversion-classifier-1"
 # Sides of every tensor: C classes, D numbers of a token, H of the boxes' hidden layer, E of two corners.
-LAYER = {"weight": "CD", "bias": "C"}
+LAYER = {"weight": "CD"}
 BOXES = {"hidden": "HD", "hidden_bias": "H", "corners": "EH", "corners_bias": "E"}
 PREFIX = "boxes."
 
 
 def save_classifier(classifier: RegionClassifier, path: str | os.PathLike) -> None:
     """Write a safetensors file; it appears only when it is complete."""
-    tensors = {"weight": classifier.weight, "bias": classifier.bias}
+    tensors = {"weight": classifier.weight}
     about = {
         "names": classifier.names,
         "clip": classifier.clip,
@@ -90,9 +90,7 @@ def checked(tensors: dict[str, Tensor], about: dict) -> RegionClassifier:
         if not isinstance(reach, int | float) or isinstance(reach, bool) or not 0 < reach < math.inf:
             raise InputError(f"reach is {shown(reach)}; it must be a number above 0")
         boxes = BoxNetwork(**{name: tensors[PREFIX + name] for name in BOXES}, reach=float(reach))
-    return RegionClassifier(
-        tuple(names), tensors["weight"], tensors["bias"], boxes, about["clip"], about["fingerprint"], parameters
-    )
+    return RegionClassifier(tuple(names), tensors["weight"], boxes, about["clip"], about["fingerprint"], parameters)
 
 
 def check_tensor(what: str, tensor: Tensor, sides: str, sizes: dict[str, int]) -> None:

@@ -70,10 +70,10 @@ class Judge:
 
     def hits(self, pool: Pool, examples: tuple[Tensor, Tensor] | None, settings: TrainingSettings) -> np.ndarray:
         """[N] of the pool, learnt from the examples; without any, by zero-shot."""
-        weight, bias = self.texts, 0
+        weight = self.texts
         if examples is not None:
-            weight, bias, _ = fit(*examples, self.texts, self.scale, settings)
-        return (pool.units @ weight.T + bias).argmax(1).eq(pool.labels).double().numpy()
+            weight, _ = fit(*examples, self.texts, self.scale, settings)
+        return (pool.units @ weight.T).argmax(1).eq(pool.labels).double().numpy()
 
 
 def make_tokens(args: argparse.Namespace) -> None:

@@ -53,11 +53,9 @@ def test_no_other_layer_is_better(prior):
     """The loss is convex, so where its gradient is zero is the one best layer."""
     units, labels, centres = points()
     shares = torch.full((len(units),), 1 / len(units), dtype=torch.float64)
-    weight, bias = (t.requires_grad_() for t in fit_layer(units, labels, shares, prior * centres, 20.0, 0.01))
-    scores = units @ weight.T + bias
-    loss = F.cross_entropy(scores, labels) + 0.01 * (weight / 20.0 - prior * centres).square().sum()
-    for gradient in torch.autograd.grad(loss, (weight, bias)):
-        assert gradient.abs().max() < 1e-6
+    weight = fit_layer(units, labels, shares, prior * centres, 20.0, 0.01).requires_grad_()
+    loss = F.cross_entropy(units @ weight.T, labels) + 0.01 * (weight / 20.0 - prior * centres).square().sum()
+    assert torch.autograd.grad(loss, weight)[0].abs().max() < 1e-6
 
 
 def test_a_firm_prior_is_zero_shot_and_a_loose_one_follows_the_labels(bundled, labelled):
@@ -66,7 +64,7 @@ def test_a_firm_prior_is_zero_shot_and_a_loose_one_follows_the_labels(bundled, l
     zero_shot = classify(tokens[0].embeddings, bundled, NAMES)
     firm = train(tokens, swapped, bundled, TrainingSettings("probe", decay=1e4)).classify(tokens)
     assert firm.phrases == zero_shot.phrases == list(NAMES)
-    torch.testing.assert_close(firm.probabilities, zero_shot.probabilities, atol=1e-2, rtol=0)
+    torch.testing.assert_close(firm.probabilities, zero_shot.probabilities, atol=1e-3, rtol=0)
     loose = train(tokens, swapped, bundled, TrainingSettings("probe", decay=1e-4)).classify(tokens)
     assert [name for name, _ in loose.best] == swapped
     nameless = train(tokens, swapped, bundled, TrainingSettings("probe", prior="none", decay=1e-4)).classify(tokens)
@@ -170,7 +168,7 @@ def test_a_file_comes_back_as_it_was(lare, labelled, tmp_path):
     for number, one in enumerate((lare, probe)):
         save_classifier(one, tmp_path / "new" / f"{number}.safetensors")
         back = load_classifier(tmp_path / "new" / f"{number}.safetensors")
-        assert torch.equal(back.weight, one.weight) and torch.equal(back.bias, one.bias)
+        assert torch.equal(back.weight, one.weight)
         assert (back.names, back.clip, back.fingerprint, back.parameters) == (one.names, one.clip, one.fingerprint, one.parameters)
         assert (back.boxes is None) == (one.boxes is None)
     assert back.parameters["seed"] == 0 and back.parameters["method"] == "lare"
@@ -202,7 +200,7 @@ def field(name, value):
         (tensor("weight", torch.full((3, 64), float("nan"))), "weight has NaN"),
         (tensor("weight", torch.zeros(4, 64)), r"weight has the shape \(4, 64\); it must be \(3, any\)"),
         (tensor("weight", torch.zeros(3, 0)), "weight is empty"),
-        (tensor("bias", torch.zeros(2)), "bias has the shape"),
+        (tensor("boxes.hidden_bias", torch.zeros(2)), "boxes.hidden_bias has the shape"),
         (tensor("boxes.corners", torch.zeros(64, 64)), "corners"),
         (tensor("boxes.hidden", torch.zeros(64, 32)), "boxes.hidden has the shape"),
         (without("names"), "names is None"),
