@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import maskinversion as mi
-from maskinversion.tasks.classifier import fit
+from maskinversion.tasks.boxes import BoxNetwork
+from maskinversion.tasks.classifier import fit, fit_layer
 from maskinversion.tasks.classifier_settings import TrainingSettings
 from maskinversion.tasks.classify import text_embeddings
 from maskinversion.tasks.phrases import CLASS_TEMPLATE
@@ -42,6 +43,9 @@ METHODS = {
     "lare, no prior": TrainingSettings("lare", prior="none"),
     "lare": TrainingSettings("lare"),
 }
+
+
+NOISE = TrainingSettings("lare")  # on points of boxes that all have the same sides: reach below and above
 
 
 class Pool:
@@ -68,11 +72,26 @@ class Judge:
         self.texts = text_embeddings(clip, [str(name) for name in np.load(TOKENS)["names"]], [CLASS_TEMPLATE])
         self.scale = clip.logit_scale
 
-    def hits(self, pool: Pool, examples: tuple[Tensor, Tensor] | None, settings: TrainingSettings) -> np.ndarray:
-        """[N] of the pool, learnt from the examples; without any, by zero-shot."""
-        weight = self.texts
-        if examples is not None:
-            weight, _ = fit(*examples, self.texts, self.scale, settings)
+    def hits(self, pool: Pool, examples: tuple[Tensor, Tensor], settings: TrainingSettings) -> np.ndarray:
+        """[N] of the pool, learnt from the examples."""
+        return self.right(pool, fit(*examples, self.texts, self.scale, settings)[0])
+
+    def noisy_hits(self, pool: Pool, examples: tuple[Tensor, Tensor], settings: TrainingSettings) -> np.ndarray:
+        """As `hits`, with boxes that are not learnt, but all of the same sides: uniform noise around every token."""
+        units, labels = examples
+        width = units.shape[1]
+        same = [units.new_zeros(size) for size in ((1, width), (1,), (2 * width, 1), (2 * width,))]
+        boxes = BoxNetwork(*same, reach=2 * settings.reach)  # sigmoid of 0 is a half
+        places = torch.rand(settings.points, *units.shape, generator=torch.Generator().manual_seed(settings.seed))
+        points = torch.cat([units[None], boxes.points(units, places)])
+        shares = (1 / labels.bincount().to(units)[labels]).repeat(len(points))
+        weight = fit_layer(
+            points.flatten(0, 1), labels.repeat(len(points)), shares / shares.sum(), self.texts, self.scale, settings.decay
+        )
+        return self.right(pool, weight)
+
+    def right(self, pool: Pool, weight: Tensor) -> np.ndarray:
+        """[N] of the pool, by a layer's weight [C, D]."""
         return (pool.units @ weight.T).argmax(1).eq(pool.labels).double().numpy()
 
 
@@ -110,7 +129,7 @@ def choose(args: argparse.Namespace) -> None:
             for count in (1, 4, 16)
         ]
 
-    print("zero-shot", np.mean([judge.hits(pool, None, TrainingSettings()).mean() for _, pool in folds]))
+    print("zero-shot", np.mean([judge.right(pool, judge.texts).mean() for _, pool in folds]))
     for prior in ("texts", "none"):
         for decay in args.decay:
             probe = TrainingSettings("probe", prior=prior, decay=decay)
@@ -124,9 +143,10 @@ def choose(args: argparse.Namespace) -> None:
 def measure(args: argparse.Namespace) -> None:
     judge, unseen = Judge(), Pool(tuple(HELD_OUT_STYLES))
     rows = {"five styles": Pool(tuple(TRAINING_STYLES)), "one style": Pool((ONE_STYLE,))}
-    zero_shot = judge.hits(unseen, None, TrainingSettings())[None]
+    zero_shot = judge.right(unseen, judge.texts)[None]
     report = [{"method": "zero-shot", **interval(zero_shot, unseen.scenes)}]
-    print(f"zero-shot: {shown(report[0])}\n\n| learnt from | examples | {' | '.join(METHODS)} | lare - probe |\n|{'---|' * 7}")
+    columns = ("learnt from", "examples", *METHODS, "noise", "lare - probe")
+    print(f"zero-shot: {shown(report[0])}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for name, pool in rows.items():
         conditions = {str(count): [np.full(98, count)] * args.seeds for count in EXAMPLES}
         if name == "five styles":
@@ -138,6 +158,7 @@ def measure(args: argparse.Namespace) -> None:
                 method: np.stack([judge.hits(unseen, few, replace(settings, seed=seed)) for seed, few in enumerate(drawn)])
                 for method, settings in METHODS.items()
             }
+            hits["noise"] = np.stack([judge.noisy_hits(unseen, few, replace(NOISE, seed=seed)) for seed, few in enumerate(drawn)])
             cells = {method: interval(found, unseen.scenes) for method, found in hits.items()}
             cells["lare - probe"] = interval(hits["lare"] - hits["probe"], unseen.scenes)
             report += [{"pool": name, "examples": examples, "method": method, **cell} for method, cell in cells.items()]
