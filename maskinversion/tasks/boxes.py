@@ -16,6 +16,7 @@ The weights of the paper's losses, and the shape of its network, could not be re
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -76,7 +77,8 @@ def learn_boxes(
     width = units.shape[1]
 
     def normal(rows: int, deviation: float) -> Tensor:
-        return (deviation * torch.randn(rows, width, generator=generator)).to(units).requires_grad_()
+        drawn = torch.randn(rows, width, generator=generator, dtype=torch.float32, device=generator.device)
+        return (deviation * drawn).to(units).requires_grad_()
 
     hidden, corners = normal(width, 1 / math.sqrt(width)), normal(2 * width, 0.1 / math.sqrt(width))
     hidden_bias = units.new_zeros(width).requires_grad_()
@@ -84,7 +86,7 @@ def learn_boxes(
     network = BoxNetwork(hidden, hidden_bias, corners, corners_bias, settings.reach)
     optimiser = torch.optim.AdamW(list(network.weights.values()), lr=settings.lr)
     for _ in range(settings.steps):
-        places = torch.rand(units.shape, generator=generator).to(units)
+        places = uniform(units.shape, generator).to(units)
         points = network.points(units, places[None])[0]
         wrong = F.cross_entropy(scale * points @ texts.T, labels, reduction="none")
         small = -network.sides(units).log().mean((1, 2))
@@ -92,3 +94,8 @@ def learn_boxes(
         (shares * (wrong + settings.size * small)).sum().backward()
         optimiser.step()
     return BoxNetwork(**{name: weight.detach() for name, weight in network.weights.items()}, reach=settings.reach)
+
+
+def uniform(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Numbers from 0 to 1, the same of a seed whatever the device and the default dtype are."""
+    return torch.rand(*shape, generator=generator, dtype=torch.float32, device=generator.device)

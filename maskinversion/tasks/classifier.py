@@ -21,7 +21,7 @@ from ..identity import check_made_for, check_made_with
 from ..models.clip import Clip, check_text
 from ..operations import changed, embeddings_of, lengths, stack, taken
 from ..tokens import LocalizedTokens, Sets
-from .boxes import BoxNetwork, learn_boxes
+from .boxes import BoxNetwork, learn_boxes, uniform
 from .classifier_settings import TrainingSettings
 from .classify import Classification, text_embeddings
 from .phrases import CLASS_TEMPLATE
@@ -72,7 +72,7 @@ class RegionClassifier:
         self.check(tokens)
         boxes, generator = self.boxes.to(tokens[0].embeddings), torch.Generator().manual_seed(seed)
         repeated = [taken(one, [index for index in range(len(one)) for _ in range(count)]) for one in tokens]
-        places = [torch.rand(one.embeddings.shape, generator=generator) for one in repeated]
+        places = [uniform(one.embeddings.shape, generator) for one in repeated]
 
         def drawn(own: Tensor, where: Tensor) -> Tensor:
             length = lengths(own)
@@ -138,7 +138,7 @@ def fit(
     if settings.method == "lare":
         generator = torch.Generator().manual_seed(settings.seed)
         boxes = learn_boxes(units, labels, shares, texts, scale, settings, generator)
-        places = torch.rand(settings.points, *units.shape, generator=generator).to(units)
+        places = uniform((settings.points, *units.shape), generator).to(units)
         points = torch.cat([points, boxes.points(units, places)])
     count = len(points)
     weight = fit_layer(points.flatten(0, 1), labels.repeat(count), shares.repeat(count) / count, prior, scale, settings.decay)
