@@ -52,7 +52,7 @@ class TrainClassifier(io.ComfyNode):
                     options=list(PRIORS),
                     default=DEFAULTS.prior,
                     tooltip="What a class is before its examples are seen: what its label says to the CLIP, or nothing. 'none' "
-                    "where labels mean nothing, such as numbers.",
+                    "with 'probe' is for labels that mean nothing, such as numbers.",
                 ),
                 io.Float.Input(
                     "decay",
