@@ -9,14 +9,15 @@ from ..maskinversion.drawing.labels import draw_labels
 from ..maskinversion.identity import check_made_with
 from ..maskinversion.operations import embeddings_of
 from ..maskinversion.pictures import read_mask
+from ..maskinversion.tasks.classifier import RegionClassifier
 from ..maskinversion.tasks.classify import classify
 from ..maskinversion.tasks.phrases import CLASS_TEMPLATE, EXPRESSION_TEMPLATE, TEMPLATES
 from ..maskinversion.tasks.refer import refer
 from .support.convert import mask_at, masks_of, one_picture
 from .support.managed import ManagedClip
 from .support.progress import counter, with_text
-from .support.types import CATEGORY, ClipSocket, Tokens, TokensSocket
-from .support.words import CONNECT, WRITTEN, chosen_phrases, list_input, list_stamp, phrases_input
+from .support.types import CATEGORY, ClassifierSocket, ClipSocket, Tokens, TokensSocket
+from .support.words import CONNECT, WRITTEN, chosen_phrases, list_input, list_stamp, phrases_input, sentences
 
 SHOWN = 3
 NONE = "(none left)"
@@ -29,11 +30,11 @@ class ClassifyRegion(io.ComfyNode):
             node_id="MaskInversionClassify",
             display_name="Classify Region",
             category=CATEGORY,
-            description="Says which of your phrases each region is.",
+            description="Says which of your phrases, or which class of a classifier, each region is.",
             search_aliases=["label region", "zero-shot classification", "interrogate"],
             inputs=[
                 TokensSocket.Input("tokens", tooltip="From MaskInversion."),
-                ClipSocket.Input("clip", tooltip="The CLIP that made the tokens."),
+                ClipSocket.Input("clip", optional=True, tooltip="The CLIP that made the tokens. Not needed with a classifier."),
                 phrases_input(),
                 io.String.Input(
                     "template",
@@ -51,10 +52,16 @@ class ClassifyRegion(io.ComfyNode):
                     tooltip="Instead of yours: the 7 or 80 sentences that CLIP's authors average for ImageNet. 80 take 80 times "
                     "longer the first time.",
                 ),
+                ClassifierSocket.Input(
+                    "classifier", optional=True, tooltip="Its classes instead of phrases: from Train or Load Region Classifier."
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="labels", tooltip="The best phrase of each region, one a line."),
-                io.String.Output(display_name="scores", tooltip="Tab-separated: region, phrase, probability, cosine."),
+                io.String.Output(
+                    display_name="scores",
+                    tooltip="Tab-separated: region, phrase, probability, cosine; with a classifier its score, no cosine.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
@@ -66,14 +73,26 @@ class ClassifyRegion(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, tokens: Tokens, clip: ManagedClip, phrases: str, template: str, word_list: str = WRITTEN, templates: str = WRITTEN
+        cls,
+        tokens: Tokens,
+        phrases: str,
+        template: str,
+        clip: ManagedClip | None = None,
+        word_list: str = WRITTEN,
+        templates: str = WRITTEN,
+        classifier: RegionClassifier | None = None,
     ) -> io.NodeOutput:
-        ready = clip.ready()
-        check_made_with(tokens, ready, CONNECT)
-        sentences = TEMPLATES[templates] if templates in TEMPLATES else [line for line in template.splitlines() if line.strip()]
-        embeddings = embeddings_of(tokens)
-        lines = chosen_phrases(phrases, word_list, ready)
-        found = classify(embeddings, ready, lines, sentences, counter(cls.hidden.unique_id))
+        if classifier is not None:
+            found = classifier.classify(tokens)
+        elif clip is None:
+            raise InputError("there is nothing to classify with: connect the CLIP that made the tokens, or a classifier")
+        else:
+            ready = clip.ready()
+            check_made_with(tokens, ready, CONNECT)
+            lines = chosen_phrases(phrases, word_list, ready)
+            found = classify(
+                embeddings_of(tokens), ready, lines, sentences(template, templates), counter(cls.hidden.unique_id)
+            )
         values, order = found.probabilities.sort(descending=True)
         shown, rows = [], []
         for region, (p_row, row) in enumerate(zip(values.tolist(), order.tolist(), strict=True)):

@@ -1,6 +1,7 @@
 """Tokens in files: inside ComfyUI's output and input folders, and nowhere else."""
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import folder_paths
@@ -13,6 +14,7 @@ from .support.token_outputs import outputs, result
 from .support.types import TOKENS_CATEGORY, Tokens, TokensSocket
 
 OUTPUT = " [output]"
+TOKENS = ("tokens", "Save Tokens")  # what is in the files, and which node writes them
 
 
 class SaveTokens(io.ComfyNode):
@@ -38,19 +40,7 @@ class SaveTokens(io.ComfyNode):
 
     @classmethod
     def execute(cls, tokens: Tokens, filename_prefix: str) -> io.NodeOutput:
-        base = folder_paths.get_output_directory()
-        try:
-            folder, name, counter, _, _ = folder_paths.get_save_image_path(written_name(filename_prefix, base), base)
-        except OSError as error:
-            raise InputError(
-                f"filename_prefix {filename_prefix!r} cannot be written ({error.strerror}): choose another folder or name"
-            ) from error
-        written = []
-        for number, one in enumerate(tokens, counter):
-            path = Path(folder, f"{name}_{number:05}_.safetensors")
-            one.save(path)
-            written.append(path.relative_to(base).as_posix())
-        return io.NodeOutput("\n".join(written), ui=ui.PreviewText("\n".join(written)))
+        return saved(filename_prefix, [one.save for one in tokens])
 
 
 class LoadTokens(io.ComfyNode):
@@ -74,12 +64,12 @@ class LoadTokens(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str) -> tuple:
-        found = located(file).stat()
+        found = located(file, *TOKENS).stat()
         return file, found.st_mtime_ns, found.st_size
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        tokens = stack([LocalizedTokens.load(located(file))])
+        tokens = stack([LocalizedTokens.load(located(file, *TOKENS))])
         return result(tokens, tokens[0].model)
 
 
@@ -92,15 +82,38 @@ def found_files() -> list[str]:
     return found
 
 
-def located(file: str) -> Path:
-    """Raises InputError for a file that is not there, or not inside ComfyUI's two folders."""
+def located(file: str, what: str, node: str) -> Path:
+    """A file or folder. what: it holds; node: that writes such.
+
+    Raises InputError for one that is not there, or not inside ComfyUI's two folders.
+    """
     in_output = file.endswith(OUTPUT)
     base = folder_paths.get_output_directory() if in_output else folder_paths.get_input_directory()
     path = inside(base, file.removesuffix(OUTPUT))
-    if file == NOTHING_FOUND or path is None or not os.path.isfile(path):
-        missing = "there are no tokens yet" if file == NOTHING_FOUND else f"there is no {file} in {base}"
-        raise InputError(f"{missing}: write some with Save Tokens, or put a file into {folder_paths.get_input_directory()}")
+    if file == NOTHING_FOUND or path is None or not os.path.exists(path):
+        missing = f"there are no {what} yet" if file == NOTHING_FOUND else f"there is no {file} in {base}"
+        raise InputError(f"{missing}: write some with {node}, or put them into {folder_paths.get_input_directory()}")
     return path
+
+
+def saved(filename_prefix: str, writers: Sequence[Callable[[Path], None]]) -> io.NodeOutput:
+    """The names of the files that each of `writers` wrote, numbered, in ComfyUI's output folder.
+
+    Raises InputError for a prefix that is not the beginning of a file's name there.
+    """
+    base = folder_paths.get_output_directory()
+    try:
+        folder, name, counter, _, _ = folder_paths.get_save_image_path(written_name(filename_prefix, base), base)
+    except OSError as error:
+        raise InputError(
+            f"filename_prefix {filename_prefix!r} cannot be written ({error.strerror}): choose another folder or name"
+        ) from error
+    written = []
+    for number, write in enumerate(writers, counter):
+        path = Path(folder, f"{name}_{number:05}_.safetensors")
+        write(path)
+        written.append(path.relative_to(base).as_posix())
+    return io.NodeOutput("\n".join(written), ui=ui.PreviewText("\n".join(written)))
 
 
 NODES = (SaveTokens, LoadTokens)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..models.clip import Clip
+    from ..tasks.classify import Classification
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         help=f"what a phrase is put into (default: {CLASS_TEMPLATE!r}); several are averaged; or one of {', '.join(TEMPLATES)}",
     )
+    parser.add_argument("--classifier", type=Path, help="what `train` wrote, instead of phrases")
     parser.add_argument("--top", type=at_least_one, default=5, help="phrases to print of each region (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_model(parser)
@@ -38,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from ..identity import check_made_with
 
+    if args.classifier:
+        run_classifier(args)
+        return
     phrases = list(args.phrase or [])
     if args.phrases:
         phrases += lines_of(args.phrases)
@@ -51,6 +56,18 @@ def run(args: argparse.Namespace) -> None:
         check_made_with([tokens], inverter.clip, "give that one as --clip", what=f"{args.image} was")
     templates = [template for given in args.template or [CLASS_TEMPLATE] for template in TEMPLATES.get(given, [given])]
     print_classification(tokens.embeddings, inverter.clip, phrases, templates, args.top, args.json)
+
+
+def run_classifier(args: argparse.Namespace) -> None:
+    from ..tasks.classifier_files import load_classifier
+
+    if args.phrase or args.phrases or args.list or args.template:
+        raise InputError("a classifier has its own names: leave out --phrase, --phrases, --list and --template, or --classifier")
+    classifier = load_classifier(args.classifier)
+    tokens = saved_tokens(args)
+    if tokens is None:
+        tokens = invert_files(make_inverter(args), args)
+    print_found(classifier.classify([tokens]), args.top, args.json)
 
 
 def lines_of(path: Path) -> list[str]:
@@ -70,7 +87,10 @@ def print_classification(
 ) -> None:
     from ..tasks.classify import classify
 
-    found = classify(embeddings, clip, phrases, templates)
+    print_found(classify(embeddings, clip, phrases, templates), top, as_json)
+
+
+def print_found(found: Classification, top: int, as_json: bool) -> None:
     values, indices = found.probabilities.topk(min(top, len(found.phrases)))
     regions = [
         {found.phrases[i]: round(v, 4) for i, v in zip(i_row, v_row)} for i_row, v_row in zip(indices.tolist(), values.tolist())

@@ -19,7 +19,8 @@ from ..errors import InputError, InputWarning, MaskInversionError, memory_advice
 # The module of each command, and its line in --help.
 COMMANDS = {
     "invert": ("invert", "learn the token of each masked region"),
-    "classify": ("classify", "say which phrase each region is"),
+    "classify": ("classify", "say which phrase, or which class of a classifier, each region is"),
+    "train": ("train", "learn a classifier of regions from tokens with labels"),
     "caption": ("caption", "write captions of each region"),
     "demo": ("demo", "name the regions of a bundled scene, offline"),
     "eval": ("evaluate", "how well regions are named and found on a data set, against other methods"),

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from ...maskinversion import Clip, InputError
 from ...maskinversion.files import read_lines
-from ...maskinversion.tasks.phrases import NAMES
+from ...maskinversion.tasks.phrases import NAMES, TEMPLATES
 from .files import inside, relative, stamp
 
 WRITTEN = "as written"
@@ -65,3 +65,8 @@ def chosen_phrases(phrases: str, word_list: str, clip: Clip) -> list[str]:
     if not any(line.strip() for line in lines) and clip.name == "bundled":
         lines = NAMES["bundled"]()
     return lines
+
+
+def sentences(template: str, templates: str) -> list[str]:
+    """What phrases are put into: what is written in `template`, one a line, or the list that `templates` names."""
+    return TEMPLATES[templates] if templates in TEMPLATES else [line for line in template.splitlines() if line.strip()]

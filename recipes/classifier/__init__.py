@@ -1,0 +1,1 @@
+"""Classifiers of regions: LARE against a linear probe and zero-shot."""
