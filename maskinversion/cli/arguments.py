@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..files import written_whole
+from ..files import check_file, written_whole
 from ..settings import READINGS, InversionSettings
 
 if TYPE_CHECKING:
@@ -58,6 +58,17 @@ def at_least_one(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"it is {number}; it must be at least 1")
     return number
+
+
+def lines_of(path: Path) -> list[str]:
+    """Of a text file in UTF-8, with a byte order mark or without."""
+    try:
+        check_file(path)
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"the phrases could not be read from {path}: save it as text in UTF-8 ({error})") from error
+    except (OSError, InputError) as error:
+        raise InputError(f"the phrases could not be read: {error}") from error
 
 
 def make_inverter(args: argparse.Namespace) -> MaskInverter:

@@ -7,10 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
-from ..files import check_file
 from ..tasks.phrases import CLASS_TEMPLATE, NAMES, TEMPLATES
-from .arguments import add_inversion, add_masks, add_model, at_least_one, invert_files, make_inverter, saved_tokens
+from .arguments import add_inversion, add_masks, add_model, at_least_one, invert_files, lines_of, make_inverter, saved_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,17 +49,6 @@ def run(args: argparse.Namespace) -> None:
         check_made_with([tokens], inverter.clip, "give that one as --clip", what=f"{args.image} was")
     templates = [template for given in args.template or [CLASS_TEMPLATE] for template in TEMPLATES.get(given, [given])]
     print_classification(tokens.embeddings, inverter.clip, phrases, templates, args.top, args.json)
-
-
-def lines_of(path: Path) -> list[str]:
-    """Of a text file in UTF-8, with a byte order mark or without."""
-    try:
-        check_file(path)
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"the phrases could not be read from {path}: save it as text in UTF-8 ({error})") from error
-    except (OSError, InputError) as error:
-        raise InputError(f"the phrases could not be read: {error}") from error
 
 
 def print_classification(

@@ -21,6 +21,7 @@ COMMANDS = {
     "invert": ("invert", "learn the token of each masked region"),
     "classify": ("classify", "say which phrase each region is"),
     "caption": ("caption", "write captions of each region"),
+    "prompt": ("prompt", "write a prompt of each region, of lists of phrases"),
     "demo": ("demo", "name the regions of a bundled scene, offline"),
     "eval": ("evaluate", "how well regions are named and found on a data set, against other methods"),
     "bench": ("bench", "time and memory against other ways to the same tokens (many minutes)"),

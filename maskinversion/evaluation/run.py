@@ -19,7 +19,7 @@ from ..inverter import MaskInverter
 from ..models.clip import Clip
 from ..models.loading import load_clip
 from ..settings import InversionSettings
-from ..tasks.classify import text_embeddings
+from ..tasks.texts import text_embeddings
 from .ablation import OBJECTIVES
 from .baselines import Picture, embeddings
 from .data import Dataset, Sample, read_coco, read_phrasecut, read_refcoco

@@ -1,12 +1,9 @@
 """Zero-shot classification of regions: which phrase is nearest to the token (arXiv 2407.20034, section 4.2)."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from reprlib import repr as shown
-from weakref import WeakKeyDictionary
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -14,15 +11,9 @@ from ..errors import InputError
 from ..models.clip import Clip, check_text
 from ..pictures import warn
 from .phrases import CLASS_TEMPLATE
-
-BATCH = 256  # texts at a time
-KEPT = 20_000  # phrases of a CLIP whose embeddings are remembered
+from .texts import Callback, text_embeddings
 
 COMMAS = ",;\uff0c\uff1b\u3001"  # also those of Chinese and Japanese
-
-remembered: WeakKeyDictionary[Clip, OrderedDict[tuple, Tensor]] = WeakKeyDictionary()
-
-Callback = Callable[[int, int], None]  # (texts done, of how many); it may raise to stop
 
 
 @dataclass(frozen=True)
@@ -78,33 +69,3 @@ def compare(
     texts = text_embeddings(clip, phrases, [template] if isinstance(template, str) else template, callback)
     similarities = F.normalize(embeddings.to(texts), dim=-1) @ texts.T
     return Classification(phrases, similarities, (clip.logit_scale * similarities).softmax(-1))
-
-
-def text_embeddings(clip: Clip, phrases: Sequence[str], templates: Sequence[str], callback: Callback | None = None) -> Tensor:
-    """Unit embeddings [T, D] on the CLIP's device: of every phrase, in all templates, their unit embeddings averaged.
-
-    They are remembered for as long as the CLIP is in use. Raises InputError for no phrase, or a template without {}.
-    """
-    if not phrases:
-        raise InputError("there is no phrase to choose from: write at least one")
-    if not templates:
-        raise InputError("there is no template: write one, such as 'a photo of a {}'")
-    for template in templates:
-        if "{}" not in template:
-            raise InputError(f"the template {template!r} has no {{}} where the phrase goes, as in 'a photo of a {{}}'")
-    known = remembered.setdefault(clip, OrderedDict())
-    kind = tuple(templates)
-    missing = [phrase for phrase in dict.fromkeys(phrases) if (kind, phrase) not in known]
-    per_batch = max(1, BATCH // len(templates))
-    for i in range(0, len(missing), per_batch):
-        some = missing[i : i + per_batch]
-        texts = [template.replace("{}", phrase) for phrase in some for template in templates]
-        each = torch.cat([F.normalize(clip.encode_text(texts[j : j + BATCH]), dim=-1) for j in range(0, len(texts), BATCH)])
-        for phrase, mean in zip(some, F.normalize(each.unflatten(0, (len(some), -1)).mean(1), dim=-1).cpu(), strict=True):
-            known[kind, phrase] = mean
-        if callback is not None:
-            callback(i + len(some), len(missing))
-    found = torch.stack([known[kind, phrase] for phrase in phrases]).to(clip.device)
-    while len(known) > KEPT:
-        known.popitem(last=False)
-    return found
