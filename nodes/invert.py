@@ -19,7 +19,7 @@ from ..maskinversion.settings import FITS, PRECISIONS, InversionSettings
 from .support.convert import clip_vision_output, masks_of, pair, pictures_of
 from .support.managed import ManagedClip, encode, managed, memory_back
 from .support.progress import ProgressBar, warnings_on
-from .support.types import CATEGORY, ClipSocket, TokensSocket
+from .support.types import CATEGORY, ClipSocket, RegionSockets, TokensSocket
 
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(InversionSettings)}
 PREVIEW_PIXELS = 384
@@ -38,7 +38,11 @@ class MaskInversion(io.ComfyNode):
             search_aliases=["localized embedding", "region embedding", "mask to clip vision"],
             inputs=[
                 io.Image.Input("image", tooltip="One picture, or a batch with a mask each."),
-                io.Mask.Input("mask", tooltip="White where the region is. Several masks give several tokens."),
+                io.MultiType.Input(
+                    "mask",
+                    types=RegionSockets,
+                    tooltip="White where the region is. Several masks give several tokens. Boxes and SEGS are taken too.",
+                ),
                 io.MultiType.Input(
                     "clip",
                     types=[ClipSocket, io.ClipVision],
@@ -129,7 +133,7 @@ class MaskInversion(io.ComfyNode):
     def execute(
         cls,
         image: torch.Tensor,
-        mask: torch.Tensor,
+        mask: object,
         clip: ManagedClip | ClipVisionModel,
         iterations: int,
         lr: float,

@@ -1,6 +1,5 @@
 """Name regions: say what each one is, find the one that a phrase means, and write names on a picture."""
 
-import comfy.model_management
 import torch
 from comfy_api.latest import io
 
@@ -12,10 +11,10 @@ from ..maskinversion.operations import embeddings_of
 from ..maskinversion.tasks.classify import classify
 from ..maskinversion.tasks.phrases import CLASS_TEMPLATE, EXPRESSION_TEMPLATE, TEMPLATES
 from ..maskinversion.tasks.refer import refer
-from .support.convert import masks_of, one_picture
+from .support.convert import masks_from, masks_or_maps, one_picture
 from .support.managed import ManagedClip
 from .support.progress import counter, with_text
-from .support.types import CATEGORY, ClipSocket, Tokens, TokensSocket
+from .support.types import CATEGORY, ClipSocket, RegionSockets, Tokens, TokensSocket
 from .support.words import CONNECT, WRITTEN, chosen_phrases, list_input, list_stamp, phrases_input
 
 SHOWN = 3
@@ -108,7 +107,12 @@ class FindRegions(io.ComfyNode):
                 io.String.Input(
                     "template", default=EXPRESSION_TEMPLATE, advanced=True, tooltip="Each phrase is read in place of {}."
                 ),
-                io.Mask.Input("mask", optional=True, tooltip="The masks that the tokens are of, to choose from; else their maps."),
+                io.MultiType.Input(
+                    "mask",
+                    types=RegionSockets,
+                    optional=True,
+                    tooltip="The masks, boxes or SEGS that the tokens are of, to choose from; else their maps.",
+                ),
             ],
             outputs=[
                 io.Mask.Output(
@@ -124,17 +128,12 @@ class FindRegions(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, tokens: Tokens, clip: ManagedClip, phrases: str, one_to_one: bool, template: str, mask: torch.Tensor | None = None
+        cls, tokens: Tokens, clip: ManagedClip, phrases: str, one_to_one: bool, template: str, mask: object = None
     ) -> io.NodeOutput:
         ready = clip.ready()
         check_made_with(tokens, ready, CONNECT)
         embeddings = embeddings_of(tokens)
-        if mask is None:
-            if len({t.geometry.image_size for t in tokens}) > 1:
-                raise InputError("the tokens are of pictures of several sizes: connect the masks to choose from")
-            device = comfy.model_management.intermediate_device()
-            mask = torch.cat([t.maps_for().to(device) for t in tokens])
-        mask = masks_of(mask)
+        mask = masks_or_maps(mask, tokens)
         if len(mask) != len(embeddings):
             raise InputError(f"there are {len(mask)} masks and {len(embeddings)} tokens: connect the masks that the tokens are of")
         found = refer(embeddings, ready, phrases.splitlines(), template, one_to_one)
@@ -164,7 +163,7 @@ class LabelRegions(io.ComfyNode):
             search_aliases=["draw labels", "annotate", "segmentation overlay"],
             inputs=[
                 io.Image.Input("image", tooltip="One picture."),
-                io.Mask.Input("mask", tooltip="The regions."),
+                io.MultiType.Input("mask", types=RegionSockets, tooltip="The regions: masks, boxes or SEGS."),
                 io.String.Input(
                     "labels",
                     multiline=True,
@@ -176,9 +175,10 @@ class LabelRegions(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image: torch.Tensor, mask: torch.Tensor, labels: str) -> io.NodeOutput:
+    def execute(cls, image: torch.Tensor, mask: object, labels: str) -> io.NodeOutput:
         picture = one_picture(image, "to label")
-        masks = resize(masks_of(mask)[:, None], tuple(picture.shape[:2]), "bilinear")[:, 0]
+        size = tuple(picture.shape[:2])
+        masks = resize(masks_from(mask, size)[:, None], size, "bilinear")[:, 0]
         lines = [line.strip() for line in labels.split("\n")]
         if len(lines) == len(masks) + 1 and not lines[-1]:
             lines.pop()  # what follows the last line break

@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"line; may be repeated (default: all; things only for the bundled model, which knows no other words)",
     )
     parser.add_argument(
-        "--template", default=PROMPT_TEMPLATE, help="what the phrases are written into, such as 'a photo of {}' (default: %(default)s)"
+        "--template",
+        default=PROMPT_TEMPLATE,
+        help="what the phrases are written into, such as 'a photo of {}' (default: %(default)s)",
     )
     parser.add_argument("--each", type=at_least_one, default=1, help="most phrases of one list (default: %(default)s)")
     parser.add_argument(
@@ -59,8 +61,11 @@ def run(args: argparse.Namespace) -> None:
         places = [place_of(found) for found in tokens.maps_for()]
     prompts = describe(tokens.embeddings, clip, lists, args.template, args.each, args.rise)
     if args.json:
-        pairs = zip(prompts, places, strict=True)
-        print(json.dumps([{"prompt": p.text, "place": place, "similarity": round(p.similarity, 4)} for p, place in pairs], indent=2))
+        regions = [
+            {"prompt": prompt.text, "place": place, "similarity": round(prompt.similarity, 4)}
+            for prompt, place in zip(prompts, places, strict=True)
+        ]
+        print(json.dumps(regions, indent=2))
     elif args.join:
         print(join([prompt.text for prompt in prompts], places, args.region_template))
     else:

@@ -35,7 +35,7 @@ class Box:
     def __post_init__(self):
         numbers = (self.x, self.y, self.width, self.height)
         if not all(map(math.isfinite, numbers)) or self.width <= 0 or self.height <= 0:
-            raise InputError(f"there is a box without an area: {', '.join(f'{number:g}' for number in numbers)} (x, y, width, height)")
+            raise InputError(f"there is a box without an area: {', '.join(f'{n:g}' for n in numbers)} (x, y, width, height)")
 
     def as_dict(self) -> dict[str, Any]:
         """As ComfyUI has it."""

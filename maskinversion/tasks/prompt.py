@@ -146,5 +146,7 @@ def join(
         raise InputError(f"the template {template!r} has no {{prompt}} where each region's prompt goes: as in {REGION_TEMPLATE!r}")
     if len(prompts) != len(places):
         raise InputError(f"there are {len(prompts)} prompts and {len(places)} places: give one of each for every region")
-    pairs = zip(prompts, places, strict=True)
-    return separator.join(prompt.join(part.replace("{place}", place) for part in template.split("{prompt}")) for prompt, place in pairs)
+    return separator.join(
+        prompt.join(part.replace("{place}", place) for part in template.split("{prompt}"))
+        for prompt, place in zip(prompts, places, strict=True)
+    )

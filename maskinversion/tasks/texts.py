@@ -48,8 +48,8 @@ def text_embeddings(clip: Clip, phrases: Sequence[str], templates: Sequence[str]
             some = missing[i : i + per_batch]
             texts = [template.replace("{}", phrase) for phrase in some for template in templates]
             each = unit_embeddings(clip, texts)
-            cut_texts = set(clip.cut_texts(texts))
-            cut.update(phrase for j, phrase in enumerate(some) if cut_texts.intersection(texts[j * len(templates) :][: len(templates)]))
+            too_long = set(clip.cut_texts(texts))
+            cut.update(phrase for phrase in some for template in templates if template.replace("{}", phrase) in too_long)
             means = F.normalize(each.unflatten(0, (len(some), -1)).mean(1), dim=-1).cpu()
             known.update(((kind, phrase), mean) for phrase, mean in zip(some, means, strict=True))
             if callback is not None:

@@ -10,6 +10,8 @@ from ...maskinversion.tasks.phrases import NAMES
 from .files import stamp
 
 WRITTEN = "as written"
+THINGS = "things"
+NONE = "none"
 LISTS = {"98 names of the bundled CLIP": "bundled", "1000 names of ImageNet": "imagenet"}
 CONNECT = (
     "connect the CLIP that made them. A CLIP_VISION cannot read text: load its weights with Load CLIP for MaskInversion instead"
@@ -47,22 +49,34 @@ def list_stamp(word_list: str) -> tuple:
     return stamp(Path(folder_paths.get_input_directory(), word_list))
 
 
+def read_list(name: str) -> list[str]:
+    """The phrases of a list that comes with the pack, or of a text file.
+
+    Raises InputError for a file that is gone, is not text, or is not in the input folder.
+    """
+    if name in LISTS:
+        return NAMES[LISTS[name]]()
+    base = folder_paths.get_input_directory()
+    path = Path(base, name).resolve()
+    if not folder_paths.is_within_directory(base, str(path)):
+        raise InputError(f"{name} is not in ComfyUI's input folder: choose a list, or put the file there")
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the phrases could not be read from {name} ({error}): it must be a text file in UTF-8") from error
+
+
 def chosen_phrases(phrases: str, word_list: str, clip: Clip) -> list[str]:
-    """Raises InputError for a file that is gone, is not text, or is not in the input folder."""
-    lines = phrases.splitlines()
-    if word_list in LISTS:
-        lines += NAMES[LISTS[word_list]]()
-    elif word_list != WRITTEN:
-        base = folder_paths.get_input_directory()
-        path = Path(base, word_list).resolve()
-        if not folder_paths.is_within_directory(base, str(path)):
-            raise InputError(f"{word_list} is not in ComfyUI's input folder: choose a list, or put the file there")
-        try:
-            lines += path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(
-                f"the phrases could not be read from {word_list} ({error}): it must be a text file in UTF-8"
-            ) from error
+    """Raises InputError as `read_list`."""
+    lines = phrases.splitlines() + (read_list(word_list) if word_list != WRITTEN else [])
     if not any(line.strip() for line in lines) and clip.name == "bundled":
         lines = NAMES["bundled"]()
     return lines
+
+
+def whole_numbers(text: str) -> list[int]:
+    """Of a text with commas between them. Raises InputError for anything else."""
+    try:
+        return [int(number) for number in text.replace(",", " ").split()]
+    except ValueError as error:
+        raise InputError(f"numbers is {text!r}; write whole numbers with commas between, such as 0, 2") from error
