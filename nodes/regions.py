@@ -5,7 +5,7 @@ from comfy_api.latest import io
 
 from ..maskinversion import InputError
 from ..maskinversion.geometry import resize
-from ..maskinversion.pictures import colour_masks
+from ..maskinversion.pictures import colour_masks, is_segments
 from .support.convert import masks_of, one_picture
 from .support.regions import Regions, as_bounding_boxes, frames_of
 from .support.types import REGIONS_CATEGORY, RegionSockets
@@ -46,13 +46,14 @@ class JoinRegions(io.ComfyNode):
         given = [*regions, *(more or [])]
         tensors = [one for one in given if isinstance(one, torch.Tensor)]
         if image:
-            size = tuple(image[0].shape[1:3])
+            height, width = image[0].shape[1:3]
         elif tensors:
-            size = tuple(tensors[0].shape[-2:])
-        elif sized := [one for one in given if isinstance(one, tuple) and one and isinstance(one[0], (tuple, list))]:
-            size = tuple(int(side) for side in sized[0][0][:2])  # segments know their picture's
+            height, width = tensors[0].shape[-2:]
+        elif segments := [one for one in given if is_segments(one)]:
+            height, width = segments[0][0][:2]
         else:
             raise InputError("boxes say nothing of the size of their picture: connect it to image")
+        size = int(height), int(width)
         masks, labels = [], []
         for one in given:
             if isinstance(one, torch.Tensor):

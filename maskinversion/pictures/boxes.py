@@ -90,8 +90,8 @@ def of_picture(boxes: object) -> list[Box]:
 def read_box(box: object, label: str = "") -> Box:
     try:
         if isinstance(box, Mapping):
-            sides = [float(box[side]) for side in ("x", "y", "width", "height")]
-            return Box(*sides, str(box.get("label") or label), float(box.get("score", 1.0)))
+            x, y, width, height = (float(box[side]) for side in ("x", "y", "width", "height"))
+            return Box(x, y, width, height, str(box.get("label") or label), float(box.get("score", 1.0)))
         left, top, right, bottom = (float(side) for side in box)  # pyright: ignore[reportGeneralTypeIssues]
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{str(box)[:80]} is no box: {WHAT}") from error
