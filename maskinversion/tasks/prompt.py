@@ -4,7 +4,7 @@ Phrases of several lists are put together greedily, as CLIP-Interrogator (github
 whole pictures: the next phrase is the one with which the whole sentence is nearest to the token.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -136,7 +136,7 @@ def place_of(mask: Tensor) -> str:
 
 
 def join(
-    prompts: Sequence[str], places: Sequence[str], template: str = REGION_TEMPLATE, separator: str = SEPARATOR
+    prompts: Iterable[str], places: Iterable[str], template: str = REGION_TEMPLATE, separator: str = SEPARATOR
 ) -> str:
     """One prompt of those of several regions, each written into `template` with its place.
 
@@ -144,6 +144,7 @@ def join(
     """
     if "{prompt}" not in template:
         raise InputError(f"the template {template!r} has no {{prompt}} where each region's prompt goes: as in {REGION_TEMPLATE!r}")
+    prompts, places = list(prompts), list(places)
     if len(prompts) != len(places):
         raise InputError(f"there are {len(prompts)} prompts and {len(places)} places: give one of each for every region")
     return separator.join(

@@ -3,9 +3,8 @@
     python -m recipes.prompt.evaluate      # prints a Markdown table, writes recipes/build/prompt-evaluation.json
 
 For each object of 200 scenes in the style that nothing was trained on, a quarter of each kind, one prompt. The things to choose
-from are the 98 names that the bundled CLIP knows. `named`: the object's name is in the prompt, word for word, the longest name first;
-`no other`: it is, and no name of another object of the scene. With one thing in a prompt these are the same. Intervals are 95% Wilson
-intervals with scenes as the unit.
+from are the 98 names that the bundled CLIP knows. `named`: the object's name is in the prompt, word for word, the longest name
+first; `no other`: it is, and no name of another object of the scene. Intervals are 95% Wilson intervals with scenes as the unit.
 """
 
 import numpy as np

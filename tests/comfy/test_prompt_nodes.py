@@ -124,7 +124,8 @@ def test_masks_are_joined_split_and_picked(server, graph):
     assert np.array_equal(looked_at(server, graph, ["again", 0])[0], masks)
     graph["picked"] = {"class_type": "MaskInversionPickMasks", "inputs": {"mask": ["joined", 0], "numbers": "-1, 1"}}
     assert np.array_equal(looked_at(server, graph, ["picked", 0])[0], masks[[3, 1]])
-    for numbers, words in (("4", "there is no mask 4: there are 4, so use 0 to 3"), ("", "no mask is picked"), ("x", "whole numbers")):
+    refused = {"4": "there is no mask 4: there are 4, so use 0 to 3", "": "no mask is picked", "x": "whole numbers"}
+    for numbers, words in refused.items():
         graph["picked"]["inputs"]["numbers"] = numbers
         assert words in server.submit(graph).error
     graph["joined"]["inputs"] = {"regions": ["box", 0]}
