@@ -177,8 +177,8 @@ class LabelRegions(io.ComfyNode):
     @classmethod
     def execute(cls, image: torch.Tensor, mask: object, labels: str) -> io.NodeOutput:
         picture = one_picture(image, "to label")
-        size = tuple(picture.shape[:2])
-        masks = resize(masks_from(mask, size)[:, None], size, "bilinear")[:, 0]
+        height, width = picture.shape[:2]
+        masks = resize(masks_from(mask, (height, width))[:, None], (height, width), "bilinear")[:, 0]
         lines = [line.strip() for line in labels.split("\n")]
         if len(lines) == len(masks) + 1 and not lines[-1]:
             lines.pop()  # what follows the last line break

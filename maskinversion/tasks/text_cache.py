@@ -23,7 +23,8 @@ from ..models.clip import Clip
 PHRASES = 20_000  # of a file; the newest are kept
 LARGEST = 2**28  # bytes of all files; those that were not used for longest are deleted
 KEY = 16  # bytes of a phrase's hash
-SAMPLES = 64  # numbers of each weight that say which one it is
+SAMPLES = 64  # numbers of each weight
+BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 UNIT = 1e-3  # how far from 1 the length of an embedding may be
 PROBE = "Ein roter Fuchs, 12 naïve 狐 & the WORD's end."  # what tokenizers disagree on
 FORMAT = "maskinversion-texts-1"
@@ -69,16 +70,18 @@ class TextCache:
 
 
 def identity(clip: Clip) -> list[str]:
-    """What the embeddings of a CLIP's texts depend on: its weights but those of the image side, by samples, and its tokenizer."""
+    """What the embeddings of a CLIP's texts depend on: its weights but those of the image side, and its tokenizer.
+
+    Of each weight, the sum of its bits, which is exact on every device and other for any change, and samples for what changed places.
+    """
     assert clip.tokenizer is not None
-    samples = hashlib.sha256()
+    weights = hashlib.sha256()
     for name, weight in sorted(clip.model.state_dict().items()):
         if isinstance(weight, Tensor) and not name.startswith(("visual.", "vision_model.")):
-            flat = weight.detach().flatten()
-            some = flat[:: max(1, len(flat) // SAMPLES)].cpu()
-            samples.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
-            samples.update(some.contiguous().view(torch.uint8).numpy().tobytes() if len(some) else b"")
-    return [clip.fingerprint, samples.hexdigest(), str(clip.tokenizer([PROBE]).tolist())]
+            bits = weight.detach().flatten().view(BITS[weight.element_size()])
+            samples = bits[:: max(1, len(bits) // SAMPLES)].tolist()
+            weights.update(f"{name} {tuple(weight.shape)} {weight.dtype} {int(bits.sum())} {samples}".encode())
+    return [clip.fingerprint, weights.hexdigest(), str(clip.tokenizer([PROBE]).tolist())]
 
 
 def key_of(phrase: str) -> bytes:

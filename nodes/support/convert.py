@@ -74,7 +74,8 @@ def pair(images: Tensor, regions: object, leave_out_empty: bool = False) -> list
     """
     pictures = pictures_of(images)
     if not isinstance(regions, Tensor):
-        return pair_boxes(pictures, frames_of(regions, tuple(images.shape[1:3])), leave_out_empty)
+        height, width = images.shape[1:3]
+        return pair_boxes(pictures, frames_of(regions, (height, width)), leave_out_empty)
     seen = masks_of(regions, empty=leave_out_empty)
     b, m = len(pictures), len(seen)
     if b != 1 and m not in (1, b):

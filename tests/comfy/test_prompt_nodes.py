@@ -41,8 +41,8 @@ def test_the_template_names_every_region_with_its_place(server):
     join, prompt = node(graph, "MaskInversionJoinPrompts"), node(graph, "MaskInversionPrompt")
     run = server.submit(shown(graph, text=[join, 0], places=[join, 1], scores=[prompt, 1]))
     assert not run.error, run.error
-    assert run.text("text") == "a drawing: at the top left, elephant; at the bottom right, penguin; at the bottom left, fox"
-    assert run.text("places").split("\n") == ["at the top left", "at the bottom right", "at the bottom left"]
+    assert run.text("text") == "a drawing: at the top left, elephant; on the right, penguin; at the bottom left, fox"
+    assert run.text("places").split("\n") == ["at the top left", "on the right", "at the bottom left"]
     assert [row.split("\t")[2] for row in run.text("scores").split("\n")] == ["things: elephant", "things: penguin", "things: fox"]
     graph[join]["inputs"].pop("mask")
     assert "the places are not known" in server.submit(graph).error

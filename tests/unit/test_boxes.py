@@ -145,7 +145,7 @@ def test_greys_of_a_label_map_are_ids():
 def test_what_is_no_label_map_is_explained(colours):
     with pytest.raises(mi.InputError, match="as a photo has"):
         colour_masks(torch.rand(40, 40, 3))
-    with pytest.raises(mi.InputError, match="black all over"):
+    with pytest.raises(mi.InputError, match="0 all over"):
         colour_masks(torch.zeros(4, 4, 3))
     with pytest.raises(mi.InputError, match="no label #070707; it has #"):
         colour_masks(colours, ["7"])

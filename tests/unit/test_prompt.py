@@ -136,7 +136,7 @@ def test_the_command_line_writes_prompts(tmp_path, capsys):
     assert main(["prompt", f"{scene}.png", *masks, "--join"]) == 0
     names = load_example("zoo").names
     printed = capsys.readouterr().out
-    assert printed == f"at the top left, {names[0]}; at the bottom right, {names[1]}; at the bottom left, {names[2]}\n"
+    assert printed == f"at the top left, {names[0]}; on the right, {names[1]}; at the bottom left, {names[2]}\n"
     (tmp_path / "own.txt").write_text("\ufeffa fox\na bus\n", encoding="utf-8")
     assert main(["prompt", f"{scene}.png", *masks[-2:], "--list", str(tmp_path / "own.txt"), "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
