@@ -72,7 +72,7 @@ class TextCache:
 def identity(clip: Clip) -> list[str]:
     """What the embeddings of a CLIP's texts depend on: its weights but those of the image side, and its tokenizer.
 
-    Of each weight, the sum of its bits, which is exact on every device and other for any change, and samples for what changed places.
+    Of each weight, the sum of its bits, which is exact on every device and other for any change, and samples, for changed places.
     """
     assert clip.tokenizer is not None
     weights = hashlib.sha256()
