@@ -16,7 +16,7 @@ from ..maskinversion.drawing.overlay import overlay
 from ..maskinversion.geometry import resize
 from ..maskinversion.inverter import Callback
 from ..maskinversion.settings import FITS, PRECISIONS, InversionSettings
-from .support.convert import clip_vision_output, masks_of, pair, pictures_of
+from .support.convert import clip_vision_output, masks_from, masks_of, pair, pictures_of
 from .support.managed import ManagedClip, encode, managed, memory_back
 from .support.progress import ProgressBar, warnings_on
 from .support.types import CATEGORY, ClipSocket, RegionSockets, TokensSocket
@@ -171,23 +171,31 @@ class MapOverlay(io.ComfyNode):
                 io.Image.Input("image", tooltip="The picture that the maps belong to."),
                 io.Mask.Input("maps", tooltip="From MaskInversion: one picture comes out per map."),
                 io.Float.Input("strength", default=0.6, min=0.0, max=1.0, step=0.05, tooltip="0 is the picture, 1 is the map."),
-                io.Mask.Input("mask", optional=True, tooltip="The masks you gave: their outlines are drawn in white."),
+                io.MultiType.Input(
+                    "mask",
+                    types=RegionSockets,
+                    optional=True,
+                    tooltip="The masks, boxes or SEGS that you gave: their outlines are drawn in white.",
+                ),
             ],
             outputs=[io.Image.Output(display_name="overlays")],
         )
 
     @classmethod
-    def execute(cls, image: torch.Tensor, maps: torch.Tensor, strength: float, mask: torch.Tensor | None = None) -> io.NodeOutput:
+    def execute(cls, image: torch.Tensor, maps: torch.Tensor, strength: float, mask: object = None) -> io.NodeOutput:
         maps = masks_of(maps)
         count, size = len(maps), tuple(maps.shape[1:])
+        outlined = None
         if mask is not None:
-            mask = resize(masks_of(mask)[:, None], size, "bilinear")[:, 0]
+            height, width = image.shape[1:3]
+            outlined = resize(masks_from(mask, (height, width))[:, None], size, "bilinear")[:, 0]
         pictures = [resize(picture.movedim(-1, 0)[None], size, "bilinear")[0].movedim(0, -1) for picture in pictures_of(image)]
-        for what, given in (("images", pictures), ("masks", mask)):
+        for what, given in (("images", pictures), ("masks", outlined)):
             if given is not None and len(given) not in (1, count):
                 raise InputError(f"{count} maps and {len(given)} {what} do not go together: give one, or as many as maps")
+        outlines = [None] if outlined is None else list(outlined)
         painted = [
-            overlay(pictures[min(i, len(pictures) - 1)], heat, None if mask is None else mask[min(i, len(mask) - 1)], strength)
+            overlay(pictures[min(i, len(pictures) - 1)], heat, outlines[min(i, len(outlines) - 1)], strength)
             for i, heat in enumerate(maps)
         ]
         return io.NodeOutput(torch.stack(painted))

@@ -41,11 +41,11 @@ def masks_of(masks: Tensor, empty: bool = True) -> Tensor:
     return torch.stack(list(as_masks(list(masks.reshape(-1, *masks.shape[-2:])), empty=empty)))
 
 
-def masks_from(regions: object, size: tuple[int, int]) -> Tensor:
-    """The masks [M, h, w] of a MASK, or of boxes or segments of one picture of this (height, width)."""
-    if isinstance(regions, Tensor):
-        return masks_of(regions)
-    return torch.cat([found.masks for found in frames_of(regions, size)])
+def masks_from(regions: object, size: tuple[int, int], empty: bool = True) -> Tensor:
+    """The masks [M, h, w] of a MASK, or of boxes or segments of one picture of this (height, width), as `masks_of`."""
+    if not isinstance(regions, Tensor):
+        regions = torch.cat([found.masks for found in frames_of(regions, size)])
+    return masks_of(regions, empty)
 
 
 def masks_or_maps(regions: object, tokens: list[LocalizedTokens]) -> Tensor:

@@ -100,7 +100,11 @@ def test_what_detectors_give_arrives_as_it_comes(server, graph, kind):
     labels = {"image": [example, 0], "mask": ["detector", 0], "labels": "a\nb"}
     graph["labelled"] = {"class_type": "MaskInversionLabels", "inputs": labels}
     graph["drawn"] = {"class_type": "PreviewImage", "inputs": {"images": ["labelled", 0]}}
-    assert not server.submit(graph).error
+    painted = {"image": [example, 0], "maps": [inversion, 2], "mask": ["detector", 0], "strength": 0.5}
+    graph["painted"] = {"class_type": "MaskInversionOverlay", "inputs": painted}
+    graph["outlined"] = {"class_type": "PreviewImage", "inputs": {"images": ["painted", 0]}}
+    run = server.submit(graph)
+    assert not run.error and len(server.images(run, "outlined")) == 2, run.error
 
 
 def test_boxes_of_several_pictures_go_with_their_own(server, graph):
