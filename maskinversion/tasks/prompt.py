@@ -29,7 +29,7 @@ PLACES = (
 EVERYWHERE = "all over the picture"
 WIDE = 0.9  # of both sides of the picture
 
-Callback = Callable[[int, int], None]  # (regions done, of how many), from 0; it may raise to stop
+Callback = Callable[[int, int], None]  # (lists read and regions described, of how many); it may raise to stop
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,18 @@ def describe(
     lists = {name: kept for name, phrases in lists.items() if (kept := [phrase.strip() for phrase in phrases if phrase.strip()])}
     if not lists:
         raise InputError("there is no phrase to make a prompt of: choose a list, or write phrases")
-    nearest = {name: best_of(embeddings, clip, phrases, template) for name, phrases in lists.items()}
-    prompts = []
-    for region, embedding in enumerate(F.normalize(embeddings.to(clip.device, torch.float32), dim=-1)):
+    steps = len(lists) + len(embeddings)
+    nearest: dict[str, list[list[str]]] = {}
+    for name, phrases in lists.items():
+        nearest[name] = best_of(embeddings, clip, phrases, template)
         if callback is not None:
-            callback(region, len(embeddings))
+            callback(len(nearest), steps)
+    prompts: list[Prompt] = []
+    for region, embedding in enumerate(F.normalize(embeddings.to(clip.device, torch.float32), dim=-1)):
         left = {name: list(best[region]) for name, best in nearest.items()}
         prompts.append(put_together(embedding, clip, left, template, each, rise))
-    if callback is not None:
-        callback(len(embeddings), len(embeddings))
+        if callback is not None:
+            callback(len(nearest) + len(prompts), steps)
     return prompts
 
 

@@ -69,8 +69,11 @@ def test_a_prompt_is_the_greedy_one_of_whole_sentences(bundled, zoo, template, e
 
 def test_a_region_is_named_first_and_another_region_gets_another_prompt(bundled, zoo):
     example, tokens = zoo
-    found = describe(tokens.embeddings, bundled, {"things": prompt_phrases("things", "bundled")})
+    told = []
+    lists = {"things": prompt_phrases("things", "bundled")}
+    found = describe(tokens.embeddings, bundled, lists, callback=lambda *done: told.append(done))
     assert [prompt.text for prompt in found] == example.names
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_no_sentence_is_longer_than_the_model_reads(bundled, zoo, recwarn):
