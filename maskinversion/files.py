@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from .errors import InputError, MaskInversionError, first_line
 NAME = 40  # letters of a file's name that its unfinished copy has too
 LEFT_BEHIND = 3600  # seconds after which an unfinished copy is that of a run that was killed
 LARGEST_JSON = 2**24  # bytes; also of the header of a safetensors file
+CACHE = "MASKINVERSION_CACHE"  # in the environment: another folder for what is kept from run to run, or "off"
 
 
 def check_file(path: str | os.PathLike, kind: type[MaskInversionError] = InputError) -> os.stat_result:
@@ -119,3 +121,18 @@ def because(error: Exception) -> str:
     if isinstance(error, ValueError):
         return " (no file can have this name)"
     return f" ({getattr(error, 'strerror', None) or first_line(error)})"
+
+
+def cache_folder() -> Path | None:
+    """Where the system wants what can be made again at any time; None where that is not known, or it was switched off."""
+    given = os.environ.get(CACHE)
+    if given:
+        return None if given == "off" else Path(given)
+    try:
+        if sys.platform == "win32":
+            return Path(os.environ["LOCALAPPDATA"], "maskinversion", "cache")
+        if sys.platform == "darwin":
+            return Path.home() / "Library" / "Caches" / "maskinversion"
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "maskinversion")
+    except (KeyError, RuntimeError):  # nobody's account, as of some services
+        return None

@@ -15,11 +15,11 @@ from PIL import Image
 from ..maskinversion import InputError
 from ..maskinversion.tasks.diffusion import UNCLIP
 from ..maskinversion.tasks.diffusion_settings import Settings
-from .support.convert import masks_of, one_picture
+from .support.convert import masks_from, one_picture
 from .support.files import NOTHING_FOUND, every_file, located, relative, stamp
 from .support.managed import InUse, ManagedDecoder, memory_back
 from .support.progress import ProgressBar
-from .support.types import CATEGORY, PipelineSocket, Tokens, TokensSocket
+from .support.types import CATEGORY, PipelineSocket, RegionSockets, Tokens, TokensSocket
 
 SUBCATEGORY = f"{CATEGORY}/diffusers"
 
@@ -177,7 +177,7 @@ class InpaintFromTokens(io.ComfyNode):
             inputs=[
                 *conditioning_inputs(),
                 io.Image.Input("image", tooltip="The picture to paint into; one."),
-                io.Mask.Input("mask", tooltip="White where to paint; one."),
+                io.MultiType.Input("mask", types=RegionSockets, tooltip="White where to paint, or a box; one."),
                 io.Int.Input(
                     "feather", default=8, min=0, max=256, tooltip="Over how many pixels, inside the mask, the painting fades in."
                 ),
@@ -193,12 +193,14 @@ class InpaintFromTokens(io.ComfyNode):
         pipeline: ManagedDecoder,
         tokens: Tokens,
         image: torch.Tensor,
-        mask: torch.Tensor,
+        mask: object,
         feather: int,
         negative: Tokens | None = None,
         **sampling: Any,
     ) -> io.NodeOutput:
-        picture, hole = one_picture(image, "to paint into"), masks_of(mask, empty=False)
+        picture = one_picture(image, "to paint into")
+        height, width = picture.shape[:2]
+        hole = masks_from(mask, (height, width), empty=False)
         decoder = pipeline.ready()
         steps = PreviewSteps(cls.hidden.unique_id, decoder.kind)
         with memory_back():

@@ -17,10 +17,10 @@ from ..maskinversion.drawing.overlay import overlay
 from ..maskinversion.geometry import resize
 from ..maskinversion.inverter import Callback
 from ..maskinversion.settings import FITS, LR_UNITS, PRECISIONS, PRESETS, STARTS, InversionSettings
-from .support.convert import clip_vision_output, mask_at, masks_of, pair, pictures_of
+from .support.convert import clip_vision_output, mask_at, masks_from, masks_of, pair, pictures_of
 from .support.managed import ManagedClip, encode, managed, memory_back
 from .support.progress import ProgressBar, warnings_on
-from .support.types import CATEGORY, ClipSocket, TokensSocket
+from .support.types import CATEGORY, ClipSocket, RegionSockets, TokensSocket
 
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(InversionSettings)}
 NEW = DEFAULTS | PRESETS["region"]  # what a new node has; a graph from before there was a choice keeps the defaults
@@ -46,7 +46,11 @@ class MaskInversion(io.ComfyNode):
             search_aliases=["localized embedding", "region embedding", "mask to clip vision"],
             inputs=[
                 io.Image.Input("image", tooltip="One picture, or a batch with a mask each."),
-                io.Mask.Input("mask", tooltip="White where the region is. Several masks give several tokens."),
+                io.MultiType.Input(
+                    "mask",
+                    types=RegionSockets,
+                    tooltip="White where the region is. Several masks give several tokens. Boxes and SEGS are taken too.",
+                ),
                 io.MultiType.Input(
                     "clip",
                     types=[ClipSocket, io.ClipVision],
@@ -155,7 +159,7 @@ class MaskInversion(io.ComfyNode):
     def execute(
         cls,
         image: torch.Tensor,
-        mask: torch.Tensor,
+        mask: object,
         clip: ManagedClip | ClipVisionModel,
         iterations: int,
         lr: float,
@@ -206,15 +210,21 @@ class MapOverlay(io.ComfyNode):
                 io.Image.Input("image", tooltip="The picture that the maps belong to."),
                 io.Mask.Input("maps", tooltip="From MaskInversion: one picture comes out per map."),
                 io.Float.Input("strength", default=0.6, min=0.0, max=1.0, step=0.05, tooltip="0 is the picture, 1 is the map."),
-                io.Mask.Input("mask", optional=True, tooltip="The masks you gave: their outlines are drawn in white."),
+                io.MultiType.Input(
+                    "mask",
+                    types=RegionSockets,
+                    optional=True,
+                    tooltip="The masks, boxes or SEGS that you gave: their outlines are drawn in white.",
+                ),
             ],
             outputs=[io.Image.Output(display_name="overlays")],
         )
 
     @classmethod
-    def execute(cls, image: torch.Tensor, maps: torch.Tensor, strength: float, mask: torch.Tensor | None = None) -> io.NodeOutput:
-        heats, pictures, masks = masks_of(maps), pictures_of(image), None if mask is None else masks_of(mask)
+    def execute(cls, image: torch.Tensor, maps: torch.Tensor, strength: float, mask: object = None) -> io.NodeOutput:
+        heats, pictures = masks_of(maps), pictures_of(image)
         count, (height, width) = len(heats), heats[0].shape
+        masks = None if mask is None else masks_from(mask, tuple(image.shape[1:3]))
         for what, given in (("images", pictures), ("masks", masks)):
             if given is not None and len(given) not in (1, count):
                 raise InputError(f"{count} maps and {len(given)} {what} do not go together: give one, or as many as maps")

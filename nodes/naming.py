@@ -1,6 +1,5 @@
 """Name regions: say what each one is, find the one that a phrase means, and write names on a picture."""
 
-import comfy.model_management
 import torch
 from comfy_api.latest import io
 
@@ -13,10 +12,10 @@ from ..maskinversion.tasks.classifier import RegionClassifier
 from ..maskinversion.tasks.classify import classify
 from ..maskinversion.tasks.phrases import CLASS_TEMPLATE, EXPRESSION_TEMPLATE, TEMPLATES
 from ..maskinversion.tasks.refer import refer
-from .support.convert import mask_at, masks_of, one_picture
+from .support.convert import mask_at, masks_from, masks_or_maps, one_picture
 from .support.managed import ManagedClip
 from .support.progress import counter, with_text
-from .support.types import CATEGORY, ClassifierSocket, ClipSocket, Tokens, TokensSocket
+from .support.types import CATEGORY, ClassifierSocket, ClipSocket, RegionSockets, Tokens, TokensSocket
 from .support.words import CONNECT, WRITTEN, chosen_phrases, list_input, list_stamp, phrases_input, sentences
 
 SHOWN = 3
@@ -127,7 +126,12 @@ class FindRegions(io.ComfyNode):
                 io.String.Input(
                     "template", default=EXPRESSION_TEMPLATE, advanced=True, tooltip="Each phrase is read in place of {}."
                 ),
-                io.Mask.Input("mask", optional=True, tooltip="The masks that the tokens are of, to choose from; else their maps."),
+                io.MultiType.Input(
+                    "mask",
+                    types=RegionSockets,
+                    optional=True,
+                    tooltip="The masks, boxes or SEGS that the tokens are of, to choose from; else their maps.",
+                ),
             ],
             outputs=[
                 io.Mask.Output(
@@ -143,17 +147,12 @@ class FindRegions(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, tokens: Tokens, clip: ManagedClip, phrases: str, one_to_one: bool, template: str, mask: torch.Tensor | None = None
+        cls, tokens: Tokens, clip: ManagedClip, phrases: str, one_to_one: bool, template: str, mask: object = None
     ) -> io.NodeOutput:
         ready = clip.ready()
         check_made_with(tokens, ready, CONNECT)
         embeddings = embeddings_of(tokens)
-        if mask is None:
-            if len({t.geometry.image_size for t in tokens}) > 1:
-                raise InputError("the tokens are of pictures of several sizes: connect the masks to choose from")
-            device = comfy.model_management.intermediate_device()
-            mask = torch.cat([t.maps_for().to(device) for t in tokens])
-        masks = masks_of(mask)
+        masks = masks_or_maps(mask, tokens)
         if len(masks) != len(embeddings):
             raise InputError(f"there are {len(masks)} masks and {len(embeddings)} tokens: connect the masks that the tokens are of")
         found = refer(embeddings, ready, phrases.splitlines(), template, one_to_one)
@@ -184,7 +183,7 @@ class LabelRegions(io.ComfyNode):
             search_aliases=["draw labels", "annotate", "segmentation overlay"],
             inputs=[
                 io.Image.Input("image", tooltip="One picture."),
-                io.Mask.Input("mask", tooltip="The regions."),
+                io.MultiType.Input("mask", types=RegionSockets, tooltip="The regions: masks, boxes or SEGS."),
                 io.String.Input(
                     "labels",
                     multiline=True,
@@ -196,10 +195,10 @@ class LabelRegions(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image: torch.Tensor, mask: torch.Tensor, labels: str) -> io.NodeOutput:
+    def execute(cls, image: torch.Tensor, mask: object, labels: str) -> io.NodeOutput:
         picture = one_picture(image, "to label")
         height, width, _ = picture.shape
-        masks = [mask_at(one, (height, width)) for one in masks_of(mask)]
+        masks = [mask_at(one, (height, width)) for one in masks_from(mask, (height, width))]
         lines = [line.strip() for line in labels.split("\n")]
         if len(lines) == len(masks) + 1 and not lines[-1]:
             lines.pop()  # what follows the last line break

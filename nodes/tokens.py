@@ -4,10 +4,11 @@ import torch
 from comfy.clip_vision import ClipVisionModel
 from comfy_api.latest import io
 
-from ..maskinversion import InputError, operations
+from ..maskinversion import operations
 from .support.managed import ManagedClip, managed
 from .support.token_outputs import image_embeds, outputs, result
 from .support.types import TOKENS_CATEGORY, ClipSocket, EmbedsSocket, Tokens, TokensSocket
+from .support.words import whole_numbers
 
 
 class BlendTokens(io.ComfyNode):
@@ -156,11 +157,7 @@ class PickTokens(io.ComfyNode):
 
     @classmethod
     def execute(cls, tokens: Tokens, numbers: str) -> io.NodeOutput:
-        try:
-            indices = [int(number) for number in numbers.replace(",", " ").split()]
-        except ValueError as error:
-            raise InputError(f"numbers is {numbers!r}; write whole numbers with commas between, such as 0, 2") from error
-        return result(operations.pick(tokens, indices))
+        return result(operations.pick(tokens, whole_numbers(numbers)))
 
 
 class TokenOfNothing(io.ComfyNode):

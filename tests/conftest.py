@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import maskinversion as mi
+from maskinversion.files import CACHE
 
 TESTS = Path(__file__).parent
 MARKED_FOLDERS = ("comfy", "reference")
@@ -15,6 +16,14 @@ def pytest_collection_modifyitems(items):
         folder = item.path.relative_to(TESTS).parts[0]
         if folder in MARKED_FOLDERS:
             item.add_marker(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """What is kept from run to run is kept for one run, and not in the user's folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE, str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -47,3 +47,8 @@ def load_example(name: str) -> Example:
 def bundled_classes() -> list[str]:
     """The names that the bundled CLIP was trained with."""
     return (BUNDLED / "classes.txt").read_text(encoding="utf-8").splitlines()
+
+
+def bundled_phrases(name: str) -> list[str]:
+    """One of the lists of phrases that prompts are made of, such as `materials`."""
+    return (BUNDLED / "phrases" / f"{name}.txt").read_text(encoding="utf-8").splitlines()

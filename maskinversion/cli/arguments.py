@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..files import written_whole
+from ..files import read_lines, written_whole
 from ..settings import PRESETS, READINGS, InversionSettings
 
 # Of a PNG: run lengths, six times as fast to write as the usual, and as small for photos.
@@ -68,6 +68,14 @@ def at_least_one(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"it is {number}; it must be at least 1")
     return number
+
+
+def lines_of(path: Path) -> list[str]:
+    """Of a text file in UTF-8, with a byte order mark or without."""
+    try:
+        return read_lines(path)
+    except InputError as error:
+        raise InputError(f"the phrases could not be read: {error}") from error
 
 
 def make_inverter(args: argparse.Namespace) -> MaskInverter:

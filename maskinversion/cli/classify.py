@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..files import read_lines
 from ..tasks.phrases import CLASS_TEMPLATE, NAMES, TEMPLATES
-from .arguments import add_inversion, add_masks, add_model, at_least_one, invert_files, make_inverter, saved_tokens
+from .arguments import add_inversion, add_masks, add_model, at_least_one, invert_files, lines_of, make_inverter, saved_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,13 +67,6 @@ def run_classifier(args: argparse.Namespace) -> None:
     if tokens is None:
         tokens = invert_files(make_inverter(args), args)
     print_found(classifier.classify([tokens]), args.top, args.json)
-
-
-def lines_of(path: Path) -> list[str]:
-    try:
-        return read_lines(path)
-    except InputError as error:
-        raise InputError(f"the phrases could not be read: {error}") from error
 
 
 def print_classification(

@@ -22,6 +22,7 @@ COMMANDS = {
     "classify": ("classify", "say which phrase, or which class of a classifier, each region is"),
     "train": ("train", "learn a classifier of regions from tokens with labels"),
     "caption": ("caption", "write captions of each region"),
+    "prompt": ("prompt", "write a prompt of each region, of lists of phrases"),
     "demo": ("demo", "name the regions of a bundled scene, offline"),
     "eval": ("evaluate", "how well regions are named and found on a data set, against other methods"),
     "bench": ("bench", "time and memory against other ways to the same tokens (many minutes)"),

@@ -22,7 +22,7 @@ from ..models.clip import Clip
 from ..models.loading import load_clip
 from ..pictures import warn
 from ..settings import InversionSettings
-from ..tasks.classify import text_embeddings
+from ..tasks.texts import text_embeddings
 from .ablation import OBJECTIVES
 from .baselines import Picture, cannot, embeddings
 from .data.base import Dataset, Sample

@@ -62,19 +62,30 @@ class Clip:
         parts = numbers.to(self.device).split(together or len(numbers))
         return torch.cat([self.model.encode_text(part).float() for part in parts])
 
+    def cut_texts(self, texts: Sequence[str]) -> list[str]:
+        """Those that are longer than the model reads."""
+        assert self.tokenizer is not None
+        return self.found_cut(texts, self.tokenizer(list(texts)), self.tokenizer) if texts else []
+
     def warn_of_cut(self, texts: Sequence[str], numbers: Tensor, tokenizer: Callable[..., Tensor]) -> None:
         """Warns where the numbers [T, L] of texts have their beginnings only, which every tokenizer does without a word."""
+        cut = self.found_cut(texts, numbers, tokenizer)
+        if cut:
+            many = f"{len(cut)} of {len(texts)} texts are" if len(cut) > 1 else "a text is"
+            length = numbers.shape[1]
+            warn(f"{many} longer than {self.name} reads, and what is beyond {length} tokens is left out: {shown(cut[0])}")
+
+    def found_cut(self, texts: Sequence[str], numbers: Tensor, tokenizer: Callable[..., Tensor]) -> list[str]:
         length = numbers.shape[1]
         # A number stands for a byte or more, beside one or two for the ends.
         long = [index for index, text in enumerate(texts) if len(text.encode()) + 2 > length]
         if not long:
-            return
+            return []
         whole = tokenizer([texts[index] for index in long] + [""], context_length=2 * length)[:, :length]
         *differ, always = (whole != torch.cat([numbers[long], tokenizer([""])])).any(1).tolist()
-        cut = [texts[index] for index, differs in zip(long, differ) if differs]
-        if cut and not always:  # a tokenizer that writes at the end of every row cannot be compared
-            many = f"{len(cut)} of {len(texts)} texts are" if len(cut) > 1 else "a text is"
-            warn(f"{many} longer than {self.name} reads, and what is beyond {length} tokens is left out: {shown(cut[0])}")
+        if always:  # a tokenizer that writes at the end of every row cannot be compared
+            return []
+        return [texts[index] for index, differs in zip(long, differ) if differs]
 
 
 def check_text(text: object) -> None:

@@ -12,6 +12,7 @@ from .masks import VOID, histogram, one_mask
 from .numbers import as_numbers, as_tensor, is_file, is_pil
 
 MOST = 65535  # the highest of 16 bits
+MOST_COLOURS = 256
 
 
 def label_masks(labels: object, ids: Sequence[int] | None = None) -> dict[int, Tensor]:
@@ -63,3 +64,52 @@ def values_of(numbers: Tensor) -> list[int]:
     if numbers.dtype == torch.bool or low < 0 or high > MOST:
         return numbers.unique().tolist()
     return [value for value, count in enumerate(histogram(numbers, high)) if count]
+
+
+def colour_masks(picture: Tensor, names: Sequence[str] = (), least: float = 0.0) -> dict[str, Tensor]:
+    """The masks [h, w] (bool) of a label map that was read as a picture [h, w, 3] in 0..1, by what they are called.
+
+    A map in greys has ids, as `label_masks` reads them from 8 bits; one in colours has a region for each but black, "#rrggbb".
+    names: which, such as "15" or "#c00080", in this order; none is all. least: of the picture's area, what a region must fill,
+    for maps whose edges were blurred.
+    Raises InputError for a name that is none or not there, more than MOST_COLOURS regions, and a map that is black all over.
+    """
+    levels = (picture * 255).round().to(torch.int64)
+    red, green, blue = levels.unbind(-1)
+    grey = bool((red == green).all() and (green == blue).all())
+    codes = red if grey else red * 65536 + green * 256 + blue
+    there, counts = codes.unique(return_counts=True)
+    large = there[counts >= least * codes.numel()].tolist()
+    if len(large) > MOST_COLOURS:
+        raise InputError(
+            f"the label map has {len(large)} colours, as a photo has: give one with a flat colour for each region, or raise least"
+        )
+    wanted = [code_of(name, grey) for name in names]
+    if not wanted and grey:
+        wanted = [label for label in label_masks(red.to(torch.uint8)) if label in large]
+    elif not wanted:
+        wanted = [code for code in large if code]
+    if not wanted:
+        raise InputError("the label map has no label: it is black all over")
+    if missing := [code for code in wanted if code not in large]:
+        known = ", ".join(name_of(code, grey) for code in large[:20]) + (", ..." if len(large) > 20 else "")
+        raise InputError(f"the label map has no label {name_of(missing[0], grey)}; it has {known}")
+    return {name_of(code, grey): codes == code for code in wanted}
+
+
+def code_of(name: str, grey: bool) -> int:
+    """The level of a grey map, or red, green and blue in one number."""
+    try:
+        if not name.startswith("#"):
+            level = int(name)
+            return level if grey else level * 65793  # the same of each
+        if len(name) != 7:
+            raise ValueError
+        code = int(name[1:], 16)
+        return code >> 16 if grey else code
+    except ValueError as error:
+        raise InputError(f"{name!r} is no label: write ids such as 15, or colours such as #c00080") from error
+
+
+def name_of(code: int, grey: bool) -> str:
+    return str(code) if grey else f"#{code:06x}"

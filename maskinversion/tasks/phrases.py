@@ -5,10 +5,15 @@ ImageNet's are open_clip's, which is imported when they are asked for, not befor
 
 from collections.abc import Callable, Iterator, Mapping
 
-from ..bundled import bundled_classes
+from ..bundled import bundled_classes, bundled_phrases
 
 CLASS_TEMPLATE = "a photo of a {}"
 EXPRESSION_TEMPLATE = "{}"
+PROMPT_TEMPLATE = "{}"
+REGION_TEMPLATE = "{place}, {prompt}"
+
+# What prompts are made of, in the order in which they are looked through: each has a file in bundled/phrases.
+PROMPT_LISTS = ("things", "materials", "colours", "patterns", "lighting", "medium", "style")
 
 
 class _Templates(Mapping[str, list[str]]):
@@ -43,6 +48,11 @@ def eighty_templates() -> list[str]:
     from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
 
     return [fill("{}") for fill in OPENAI_IMAGENET_TEMPLATES]
+
+
+def prompt_phrases(name: str, clip: str) -> list[str]:
+    """One of PROMPT_LISTS for the CLIP of that name: the things of the bundled one are the names that it knows."""
+    return bundled_classes() if (name, clip) == ("things", "bundled") else bundled_phrases(name)
 
 
 # Names to choose from that need no file.

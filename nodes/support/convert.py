@@ -9,6 +9,7 @@ from torch import Tensor
 from ...maskinversion import EncodedImage, InputError, LocalizedTokens
 from ...maskinversion.geometry import resize
 from ...maskinversion.pictures import as_masks, in_range, read_mask, warn
+from .regions import Regions, frames_of
 
 
 def pictures_of(images: Tensor) -> list[Tensor]:
@@ -54,15 +55,45 @@ def in_bounds(mask: Tensor) -> bool:
     return bool(low >= 0) and bool(high <= 1)
 
 
-def pair(images: Tensor, masks: Tensor, leave_out_empty: bool = False) -> list[tuple[Tensor, list[Tensor]]]:
-    """Every image [h, w, 3] with its masks [h, w], as `masks_of` gives them: one image takes all masks; equal
-    numbers pair up; one mask is for all.
+def masks_from(regions: object, size: tuple[int, int], empty: bool = True) -> list[Tensor]:
+    """The masks [h, w] of a MASK, or of boxes or segments of one picture of this (height, width), as `masks_of`."""
+    if not isinstance(regions, Tensor):
+        regions = torch.cat([found.masks for found in frames_of(regions, size)])
+    return masks_of(regions, empty)
 
+
+def masks_or_maps(regions: object, tokens: list[LocalizedTokens]) -> list[Tensor]:
+    """The masks [h, w] of what tokens are of, or where there are none, the tokens' maps.
+
+    Raises InputError for tokens of pictures of several sizes, where their size is needed.
+    """
+    if isinstance(regions, Tensor):
+        return masks_of(regions)
+    sizes = {found.geometry.image_size for found in tokens}
+    if len(sizes) > 1:
+        raise InputError("the tokens are of pictures of several sizes: connect the masks to choose from")
+    if regions is not None:
+        return masks_from(regions, sizes.pop())
+    device = comfy.model_management.intermediate_device()
+    return [one for found in tokens for one in found.maps_for().to(device)]
+
+
+def pair(images: Tensor, regions: object, leave_out_empty: bool = False) -> list[tuple[Tensor, list[Tensor]]]:
+    """Every image [h, w, 3] with its masks [h, w], as `masks_of` gives them: one image takes all masks; equal numbers pair up; one
+    mask is for all.
+
+    regions: a MASK; or boxes or segments, as `frames_of` reads them, of which every image has any number of its own.
+
+    regions: a MASK; or boxes or segments, as `frames_of` reads them, of which every image has any number of its own.
     leave_out_empty: masks that are black all over are left out, with a warning that says which, and so are images that have no
     other; else they are refused. Raises InputError for other numbers or dimensions, for an image or mask that cannot be used, with
     its place in the batch, and when all masks are empty.
     """
-    pictures, seen = pictures_of(images), masks_of(masks, empty=leave_out_empty)
+    pictures = pictures_of(images)
+    if not isinstance(regions, Tensor):
+        height, width = images.shape[1:3]
+        return pair_boxes(pictures, frames_of(regions, (height, width)), leave_out_empty)
+    seen = masks_of(regions, empty=leave_out_empty)
     b, m = len(pictures), len(seen)
     if b != 1 and m not in (1, b):
         raise InputError(
@@ -78,6 +109,28 @@ def pair(images: Tensor, masks: Tensor, leave_out_empty: bool = False) -> list[t
     if b == 1:
         return [(pictures[0], [mask for mask, there in zip(seen, filled, strict=True) if there])]
     return [(image, [seen[index % m]]) for index, image in enumerate(pictures) if filled[index % m]]
+
+
+def pair_boxes(pictures: list[Tensor], frames: list[Regions], leave_out_empty: bool) -> list[tuple[Tensor, Tensor]]:
+    """Every picture with the masks of its own boxes, or all with those of the one set that there is."""
+    if len(frames) not in (1, len(pictures)):
+        raise InputError(
+            f"the boxes are of {len(frames)} pictures, and there are {len(pictures)} images: give the images that they are of"
+        )
+    pairs, empty = [], []
+    for index, picture in enumerate(pictures):
+        masks = frames[index % len(frames)].masks
+        there = masks.amax((1, 2)) > 0
+        empty += [f"box {box} of image {index}" for box in (~there).nonzero()[:, 0].tolist()] if len(masks) else [f"image {index}"]
+        if there.any():
+            pairs.append((picture, masks[there]))
+    if not pairs:
+        raise InputError("no box is in any picture: there is nothing to localise. Lower the threshold of what looks for them")
+    if empty and not leave_out_empty:
+        raise InputError(f"there is nothing to localise in {', '.join(empty)}: give boxes in their pictures, or leave it out")
+    if empty:
+        warn(f"left out, because no box is in the picture: {', '.join(empty)}")
+    return pairs
 
 
 def clip_vision_output(

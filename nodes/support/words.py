@@ -11,6 +11,8 @@ from ...maskinversion.tasks.phrases import NAMES, TEMPLATES
 from .files import inside, relative, stamp
 
 WRITTEN = "as written"
+THINGS = "things"
+NONE = "none"
 LISTS = {"98 names of the bundled CLIP": "bundled", "1000 names of ImageNet": "imagenet"}
 CONNECT = (
     "connect the CLIP that made them. A CLIP_VISION cannot read text: load its weights with Load CLIP for MaskInversion instead"
@@ -48,20 +50,25 @@ def list_stamp(word_list: str) -> tuple:
     return stamp(Path(folder_paths.get_input_directory(), word_list))
 
 
+def read_list(name: str) -> list[str]:
+    """The phrases of a list that comes with the pack, or of a text file.
+
+    Raises InputError for a file that is gone, is not text, or is not in the input folder.
+    """
+    if name in LISTS:
+        return NAMES[LISTS[name]]()
+    path = inside(folder_paths.get_input_directory(), name)
+    if path is None:
+        raise InputError(f"{name} is not in ComfyUI's input folder: choose a list, or put the file there")
+    try:
+        return read_lines(path)
+    except InputError as error:
+        raise InputError(f"the phrases could not be read from {name}: {error}") from error
+
+
 def chosen_phrases(phrases: str, word_list: str, clip: Clip) -> list[str]:
-    """Raises InputError for a file that is gone, is not text, or is not in the input folder."""
-    lines = phrases.splitlines()
-    if word_list in LISTS:
-        lines += NAMES[LISTS[word_list]]()
-    elif word_list != WRITTEN:
-        base = folder_paths.get_input_directory()
-        path = inside(base, word_list)
-        if path is None:
-            raise InputError(f"{word_list} is not in ComfyUI's input folder: choose a list, or put the file there")
-        try:
-            lines += read_lines(path)
-        except InputError as error:
-            raise InputError(f"the phrases could not be read from {word_list}: {error}") from error
+    """Raises InputError as `read_list`."""
+    lines = phrases.splitlines() + (read_list(word_list) if word_list != WRITTEN else [])
     if not any(line.strip() for line in lines) and clip.name == "bundled":
         lines = NAMES["bundled"]()
     return lines
@@ -70,3 +77,11 @@ def chosen_phrases(phrases: str, word_list: str, clip: Clip) -> list[str]:
 def sentences(template: str, templates: str) -> list[str]:
     """What phrases are put into: what is written in `template`, one a line, or the list that `templates` names."""
     return TEMPLATES[templates] if templates in TEMPLATES else [line for line in template.splitlines() if line.strip()]
+
+
+def whole_numbers(text: str) -> list[int]:
+    """Of a text with commas between them. Raises InputError for anything else."""
+    try:
+        return [int(number) for number in text.replace(",", " ").split()]
+    except ValueError as error:
+        raise InputError(f"numbers is {text!r}; write whole numbers with commas between, such as 0, 2") from error

@@ -120,7 +120,7 @@ def make_tokens(args: argparse.Namespace) -> None:
 
 
 def choose(args: argparse.Namespace) -> None:
-    """Means over three trained styles, each judged by what is learnt from the other four, with 1, 4 and 16 examples of each class."""
+    """Means over three trained styles, each judged by what is learnt from the other four, with 1, 4 and 16 examples of a class."""
     judge, styles = Judge(), tuple(TRAINING_STYLES)
     folds = [(Pool(tuple(style for style in styles if style != judged)), Pool((judged,))) for judged in JUDGED]
 

@@ -21,6 +21,7 @@ from maskinversion.pictures import as_pixels
 from maskinversion.tasks.caption import load_captioner
 from maskinversion.tasks.classify import classify
 from maskinversion.tasks.diffusion import Settings, load_decoder
+from maskinversion.tasks.prompt import describe, place_of
 from recipes.common.arguments import parser, run_stage
 from recipes.common.paths import ROOT
 
@@ -100,6 +101,11 @@ def cards(_args: argparse.Namespace) -> None:
     labels = [phrase for phrase, _ in classify(tokens.embeddings, clip, bundled_classes()).best]
     penguin = overlay(zoo, example.masks[1], example.masks[1], 0.5)
     card("name_and_find_regions", [draw_labels(zoo, example.masks, labels), penguin], ["every region named", '"a penguin"'])
+
+    prompts = describe(tokens.embeddings, clip, {"things": bundled_classes()})
+    placed = [f"{place_of(mask)}, {prompt.text}" for mask, prompt in zip(example.masks, prompts, strict=True)]
+    outlines = [overlay(zoo, mask, mask, 0.3) for mask in example.masks]
+    card("prompt_of_regions", outlines[::2], placed[::2])
 
     maps = [overlay(breakfast, heat, mask) for heat, mask in zip(taken.maps_for(), other.masks, strict=True)]
     captions = [caption if len(caption) < 24 else f"{caption[:22]}…" for (caption,) in load_captioner("bundled").caption(taken)]

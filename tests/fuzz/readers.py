@@ -18,7 +18,10 @@ from safetensors.torch import save_file
 import maskinversion as mi
 from maskinversion.bundled import BUNDLED
 from maskinversion.cli.classify import lines_of
-from maskinversion.evaluation.data import Dataset, read_coco, read_phrasecut, read_refcoco
+from maskinversion.evaluation.data.base import Dataset
+from maskinversion.evaluation.data.coco import read_coco
+from maskinversion.evaluation.data.phrasecut import read_phrasecut
+from maskinversion.evaluation.data.refcoco import read_refcoco
 from maskinversion.files import read_json
 from maskinversion.models import loading, weights
 from maskinversion.operations import pull

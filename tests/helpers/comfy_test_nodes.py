@@ -6,7 +6,9 @@ Copied into the custom_nodes of the tests' ComfyUI server.
 import hashlib
 import json
 import sys
+from collections import namedtuple
 
+import numpy
 import torch
 
 
@@ -240,6 +242,36 @@ class TestEncodings:
         return {"ui": {"text": [json.dumps([id(encoded) for encoded in managed.encoded_by[clip_vision].values()])]}}
 
 
+class TestDetector:
+    """A cat at 10, 20 of 100 x 60 px and a dog at 300, 200 of 40 x 80 px, of a picture of 384 px, as what finds such gives them."""
+
+    INPUT_TYPES = classmethod(lambda s: {"required": {"kind": ("STRING",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("BOUNDING_BOX,SEGS,BBOX,JSON",), "find", "test"
+
+    def find(self, kind):
+        cat = {"x": 10.0, "y": 20.0, "width": 100.0, "height": 60.0, "label": "cat", "score": 0.9}
+        dog = {"x": 300.0, "y": 200.0, "width": 40.0, "height": 80.0, "label": "dog", "score": 0.8}
+        if kind == "frames":  # RT-DETR, SAM 3
+            return ([[cat, dog]],)
+        if kind == "three pictures":
+            return ([[cat, dog], [], [dog]],)
+        corners = [[box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]] for box in (cat, dog)]
+        if kind == "corners":  # Florence2toCoordinates
+            return (corners,)
+        if kind == "florence":  # Florence2Run, caption_to_phrase_grounding
+            return ([{"bboxes": corners, "labels": ["cat", "dog"]}],)
+        fields = ["cropped_image", "cropped_mask", "confidence", "crop_region", "bbox", "label", "control_net_wrapper"]
+        segment = namedtuple("SEG", fields, defaults=[None])  # the Impact Pack
+        found = []
+        for box, (left, top, right, bottom) in zip((cat, dog), corners, strict=True):
+            region = [int(left) - 4, int(top) - 4, int(right) + 4, int(bottom) + 4]
+            mask = numpy.zeros((region[3] - region[1], region[2] - region[0]), numpy.float32)
+            mask[4:-4, 4:-4] = 1
+            found.append(segment(None, mask, box["score"], region, [left, top, right, bottom], box["label"]))
+        return (((384, 384), found),)
+
+
 KINDS = (TestImage, TestMask, TestPlainEncode, TestReport, TestOutput, TestAfter, TestRegion, TestConditioning)
-KINDS += (TestConditioned, TestTokens, TestOutputState, TestLatent, TestEmbeds, TestOutside, TestEncodings, TestPictures, TestSize)
+KINDS += (TestDetector, TestConditioned, TestTokens, TestOutputState, TestLatent, TestEmbeds, TestOutside, TestEncodings)
+KINDS += (TestPictures, TestSize)
 NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in KINDS}

@@ -19,7 +19,7 @@ import maskinversion as mi
 from maskinversion.bundled import BUNDLED
 from maskinversion.cli.classify import lines_of
 from maskinversion.errors import MaskInversionError
-from maskinversion.evaluation.data import read_coco
+from maskinversion.evaluation.data.coco import read_coco
 from maskinversion.files import read_json, written_whole
 from maskinversion.operations import blend
 from maskinversion.pickles import read_plain_pickle

@@ -7,9 +7,11 @@ import torch.nn.functional as F
 import maskinversion as mi
 from maskinversion.bundled import load_example
 from maskinversion.drawing.labels import COLOURS, draw_labels
-from maskinversion.tasks.classify import classify, remembered, text_embeddings
+from maskinversion.files import CACHE
+from maskinversion.tasks.classify import classify
 from maskinversion.tasks.phrases import NAMES, TEMPLATES
 from maskinversion.tasks.refer import assign, refer
+from maskinversion.tasks.texts import remembered, text_embeddings
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,7 @@ def test_several_templates_are_averaged_as_unit_vectors(bundled):
 
 
 def test_texts_are_read_once(bundled, monkeypatch):
+    monkeypatch.setenv(CACHE, "off")
     read = []
     encode = bundled.encode_text
     monkeypatch.setattr(bundled, "encode_text", lambda texts, **how: read.extend(texts) or encode(texts, **how))

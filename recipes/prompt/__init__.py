@@ -1,0 +1,1 @@
+"""How well prompts of regions say what is in the region."""
