@@ -224,7 +224,7 @@ class MapOverlay(io.ComfyNode):
     def execute(cls, image: torch.Tensor, maps: torch.Tensor, strength: float, mask: object = None) -> io.NodeOutput:
         heats, pictures = masks_of(maps), pictures_of(image)
         count, (height, width) = len(heats), heats[0].shape
-        masks = None if mask is None else masks_from(mask, tuple(image.shape[1:3]))
+        masks = None if mask is None else masks_from(mask, (image.shape[1], image.shape[2]))
         for what, given in (("images", pictures), ("masks", masks)):
             if given is not None and len(given) not in (1, count):
                 raise InputError(f"{count} maps and {len(given)} {what} do not go together: give one, or as many as maps")

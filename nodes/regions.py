@@ -4,9 +4,8 @@ import torch
 from comfy_api.latest import io
 
 from ..maskinversion import InputError
-from ..maskinversion.geometry import resize
 from ..maskinversion.pictures import colour_masks, is_segments
-from .support.convert import masks_of, one_picture
+from .support.convert import mask_at, masks_of, one_picture
 from .support.regions import Regions, as_bounding_boxes, frames_of
 from .support.types import REGIONS_CATEGORY, RegionSockets
 from .support.words import whole_numbers
@@ -58,7 +57,7 @@ class JoinRegions(io.ComfyNode):
         for one in given:
             if isinstance(one, torch.Tensor):
                 found = masks_of(one)
-                masks.append(resize(found[:, None], size, "bilinear")[:, 0].cpu())
+                masks.append(torch.stack([mask_at(mask, size).cpu() for mask in found]))
                 labels += [""] * len(found)
             else:
                 for frame in frames_of(one, size):
@@ -100,7 +99,7 @@ class PickMasks(io.ComfyNode):
                 raise InputError(
                     f"there is no mask {number}: there are {count}, so use {f'0 to {count - 1}' if count > 1 else '0 only'}"
                 )
-        return io.NodeOutput(masks[chosen])
+        return io.NodeOutput(torch.stack([masks[number] for number in chosen]))
 
 
 class LabelMapMasks(io.ComfyNode):

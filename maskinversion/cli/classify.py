@@ -65,7 +65,7 @@ def run_classifier(args: argparse.Namespace) -> None:
     classifier = load_classifier(args.classifier)
     tokens = saved_tokens(args)
     if tokens is None:
-        tokens = invert_files(make_inverter(args), args)
+        tokens = invert_files(make_inverter(args), args.image, args)
     print_found(classifier.classify([tokens]), args.top, args.json)
 
 

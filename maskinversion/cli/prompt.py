@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     lists = {name: prompt_phrases(name, clip.name) if name in PROMPT_LISTS else lines_of(Path(name)) for name in chosen}
     tokens = saved_tokens(args)
     if tokens is None:
-        tokens = invert_files(inverter, args)
+        tokens = invert_files(inverter, args.image, args)
         places = [place_of(mask) for _, mask in named_masks(args)]
     else:
         check_made_with([tokens], clip, "give that one as --clip", what=f"{args.image} was")

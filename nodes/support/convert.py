@@ -83,8 +83,6 @@ def pair(images: Tensor, regions: object, leave_out_empty: bool = False) -> list
     mask is for all.
 
     regions: a MASK; or boxes or segments, as `frames_of` reads them, of which every image has any number of its own.
-
-    regions: a MASK; or boxes or segments, as `frames_of` reads them, of which every image has any number of its own.
     leave_out_empty: masks that are black all over are left out, with a warning that says which, and so are images that have no
     other; else they are refused. Raises InputError for other numbers or dimensions, for an image or mask that cannot be used, with
     its place in the batch, and when all masks are empty.
@@ -111,7 +109,7 @@ def pair(images: Tensor, regions: object, leave_out_empty: bool = False) -> list
     return [(image, [seen[index % m]]) for index, image in enumerate(pictures) if filled[index % m]]
 
 
-def pair_boxes(pictures: list[Tensor], frames: list[Regions], leave_out_empty: bool) -> list[tuple[Tensor, Tensor]]:
+def pair_boxes(pictures: list[Tensor], frames: list[Regions], leave_out_empty: bool) -> list[tuple[Tensor, list[Tensor]]]:
     """Every picture with the masks of its own boxes, or all with those of the one set that there is."""
     if len(frames) not in (1, len(pictures)):
         raise InputError(
@@ -123,7 +121,7 @@ def pair_boxes(pictures: list[Tensor], frames: list[Regions], leave_out_empty: b
         there = masks.amax((1, 2)) > 0
         empty += [f"box {box} of image {index}" for box in (~there).nonzero()[:, 0].tolist()] if len(masks) else [f"image {index}"]
         if there.any():
-            pairs.append((picture, masks[there]))
+            pairs.append((picture, list(masks[there])))
     if not pairs:
         raise InputError("no box is in any picture: there is nothing to localise. Lower the threshold of what looks for them")
     if empty and not leave_out_empty:
