@@ -15,7 +15,7 @@ LR_UNITS = ("absolute", "relative")
 READINGS = ("auto", "brightness", "alpha")  # of a mask file: what of it holds the region
 
 
-# Sets of values to begin with, see docs/presets.md.
+# Sets of values to begin with (docs/presets.md).
 PRESETS: dict[str, dict[str, Any]] = {
     "region": dict(start="both", iterations=5, lr=0.1, lr_unit="relative", alpha=0.0),
     "published": dict(start="picture", iterations=10, lr=0.1, lr_unit="absolute", alpha=0.0),
