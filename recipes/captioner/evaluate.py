@@ -1,4 +1,5 @@
-"""Does the bundled captioner name the region? Tokens of MaskInversion against the global embedding and masked crops.
+"""Does the bundled captioner name the region? Tokens of MaskInversion (presets `published` and `region`) against the global
+embedding and masked crops.
 
     python -m recipes.captioner.evaluate --scenes 100      # prints a Markdown table, writes recipes/build/captioner-evaluation.json
 
@@ -14,12 +15,13 @@ import numpy as np
 import torch
 
 import maskinversion as mi
+from maskinversion.settings import PRESETS
 from maskinversion.tasks.caption import Captioner, Decoding, load_captioner
 from recipes.common.arguments import parser
 from recipes.common.evaluation import Measured, add_scenes, crops, tabulate
 from recipes.common.scenes import Scene
 
-METHODS = ("global", "masked crop", "MaskInversion")
+METHODS = ("global", "masked crop", "as published", "region")
 
 
 def named(text: str, names: list[str]) -> set[str]:
@@ -28,15 +30,17 @@ def named(text: str, names: list[str]) -> set[str]:
     return set(re.findall(rf"\b({'|'.join(longest_first)})\b", text))
 
 
-def evaluate(inverter: mi.MaskInverter, captioner: Captioner, scenes: list[Scene], names: list[str]) -> dict[str, Measured]:
+def evaluate(clip: mi.Clip, captioner: Captioner, scenes: list[Scene], names: list[str]) -> dict[str, Measured]:
     """Named and only of every method."""
+    published, inverter = (mi.MaskInverter(clip, **PRESETS[preset]) for preset in ("published", "region"))
     hits = {method: [] for method in METHODS}
     for scene in scenes:
         encoded = inverter.encode(scene.image)
         embeddings = {
             "global": encoded.global_embedding[None],
             "masked crop": torch.stack([inverter.encode(image).global_embedding for image in crops(scene)[1]]),
-            "MaskInversion": inverter.invert(encoded, scene.masks).embeddings,
+            "as published": published.invert(encoded, scene.masks).embeddings,
+            "region": inverter.invert(encoded, scene.masks).embeddings,
         }
         for method in METHODS:
             found = [named(text, names) for (text,) in captioner.caption(embeddings[method], Decoding())]
@@ -50,8 +54,7 @@ def main() -> None:
     options.add_argument("--captioner", default="bundled")
     add_scenes(options, 100)
     args = options.parse_args()
-    inverter = mi.MaskInverter(mi.load_clip("bundled"))
-    measure = partial(evaluate, inverter, load_captioner(args.captioner))
+    measure = partial(evaluate, mi.load_clip("bundled"), load_captioner(args.captioner))
     tabulate(args, "captioner-evaluation.json", ("named", "only"), measure)
 
 

@@ -4,12 +4,12 @@
     python -m recipes.captioner.train train             # resumes from what it left in recipes/build
     python -m recipes.captioner.train export            # writes maskinversion/bundled/captioner
 
-It sees image embeddings of the bundled CLIP only, never a token of MaskInversion: of scenes of one object, of the trained styles
-and kinds, divided by their length, with noise. (Trained on scenes of up to four, it took what a token keeps of its surroundings for
-more objects, and named two to four of them; `--objects 4` does that.) Captions name the objects in any order ("a cat and an owl.")
-and nothing else: from an embedding of this CLIP no more than a third of the variance of the background's colour can be read. The
-vocabulary is a byte pair encoding of these captions. Unlike a published ClipCap, whose GPT-2 has read the web, this one knows no
-other words.
+It sees image embeddings of the bundled CLIP, of scenes of one object, and tokens of MaskInversion (preset `region`), of one object
+of scenes of up to four; of the trained styles and kinds, divided by their length, with noise. (Trained on the embeddings of scenes
+of up to four, it took what a token keeps of its surroundings for more objects, and named two to four of them; `--objects 4` does
+that.) Captions name the objects in any order ("a cat and an owl.") and nothing else: from an embedding of this CLIP no more than a
+third of the variance of the background's colour can be read. The vocabulary is a byte pair encoding of these captions. Unlike a
+published ClipCap, whose GPT-2 has read the web, this one knows no other words.
 
 --bf16 pays where clip/train.py says so.
 """
@@ -31,7 +31,7 @@ import maskinversion as mi
 from maskinversion.tasks.caption import BUNDLED_CAPTIONER, HEAD, ClipCap, MlpMapper, load_captioner
 from recipes.common.arguments import add_training, parser, run_stage
 from recipes.common.captions import listed, with_article
-from recipes.common.embedding import embed
+from recipes.common.embedding import embed, region_tokens
 from recipes.common.paths import BUILD
 from recipes.common.scenes import TRAINED_KINDS, Scenes
 from recipes.common.sprites import TRAINING_STYLES
@@ -52,23 +52,30 @@ def caption(names: list[str]) -> str:
 
 
 def draw_and_embed(args: argparse.Namespace) -> None:
-    """embeddings [n, D], classes [n, MOST] with -1 where there are fewer, and the CLIP's names."""
+    """embeddings [n, D], classes [n, MOST] with -1 where there are fewer; tokens [n, D] of one object of each scene, and its class
+    [n], named; and the CLIP's names."""
     rng = np.random.default_rng(args.seed)
     scenes = Scenes(TRAINING_STYLES)
     clip = mi.load_clip("bundled")
     embeddings, classes = [], np.full((args.count, MOST), -1)
+    tokens, named = [], np.zeros(args.count, int)
     begin = time.monotonic()
     for first in range(0, args.count, 256):
-        images = []
+        images, masks = [], []
         for i in range(first, min(first + 256, args.count)):
             count = int(rng.choice((1, 2, 3, 4), p=(0.4, 0.25, 0.2, 0.15)))
             scene = scenes.draw(rng, TRAINED_KINDS[rng.integers(len(TRAINED_KINDS))], count, augment=rng.random() < 0.5)
             images.append(scene.image)
             classes[i, :count] = scene.classes
+            which = int(rng.integers(count))
+            masks.append(scene.masks[which])
+            named[i] = scene.classes[which]
         embeddings.append(embed(clip, images, args.bf16))
+        tokens.append(region_tokens(clip, images, masks))
         if first // 256 % 20 == 0:
             log.info("%d scenes, %.0f a second", first + len(images), (first + len(images)) / (time.monotonic() - begin))
-    np.savez(EMBEDDINGS, embeddings=np.concatenate(embeddings), classes=classes, names=np.array(scenes.names))
+    found = {"embeddings": np.concatenate(embeddings), "tokens": np.concatenate(tokens)}
+    np.savez(EMBEDDINGS, **found, classes=classes, named=named, names=np.array(scenes.names))
 
 
 def make_words(names: list[str]) -> GPT2TokenizerFast:
@@ -92,10 +99,12 @@ def captioner(width: int, words: int) -> ClipCap:
 
 def train(args: argparse.Namespace) -> None:
     data = np.load(EMBEDDINGS)
-    embeddings = F.normalize(torch.from_numpy(data["embeddings"]), dim=1)
     classes, names = data["classes"], [str(name) for name in data["names"]]
     few = (classes >= 0).sum(1) <= args.objects
-    embeddings, classes = embeddings[few], classes[few]
+    embeddings = F.normalize(torch.from_numpy(np.concatenate([data["embeddings"][few], data["tokens"]])), dim=1)
+    of_tokens = np.full((len(data["named"]), MOST), -1)
+    of_tokens[:, 0] = data["named"]
+    classes = np.concatenate([classes[few], of_tokens])
     tokenizer = make_words(names)
     width = embeddings.shape[1]
     torch.manual_seed(args.seed)

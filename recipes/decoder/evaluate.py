@@ -20,6 +20,7 @@ import maskinversion as mi
 from maskinversion.drawing.overlay import overlay
 from maskinversion.evaluation.protocols import wilson
 from maskinversion.operations import nothing
+from maskinversion.settings import PRESETS
 from maskinversion.tasks.diffusion import Decoder, load_decoder
 from recipes.common.arguments import parser, run_stage
 from recipes.common.evaluation import crops, interval, write_report
@@ -30,7 +31,7 @@ from recipes.decoder.judge import load_judge, names_of, train_judge
 from recipes.decoder.models import SIDE
 from recipes.decoder.pictures import alone
 
-METHODS = ("global embedding", "masked crop", "MaskInversion", "the object alone (ceiling)")
+METHODS = ("global embedding", "masked crop", "MaskInversion, as published", "MaskInversion, region", "the object alone (ceiling)")
 KINDS = ("plain", "clutter", "overlap")
 STEPS, GUIDANCE = 25, 4.0
 CELL, COLUMNS, PAIRS = 128, 2, 16
@@ -54,7 +55,7 @@ def generate(decoder: Decoder, embeddings: torch.Tensor, against: torch.Tensor, 
 
 def measure(args: argparse.Namespace) -> None:
     clip, decoder = mi.load_clip("bundled"), load_decoder("bundled")
-    inverter = mi.MaskInverter(clip)
+    published, inverter = (mi.MaskInverter(clip, **PRESETS[preset]) for preset in ("published", "region"))
     against = nothing(clip).embeddings[0]
     report = []
     print("| style | picture made of | object | another |\n|---|---|---|---|")
@@ -77,6 +78,7 @@ def measure(args: argparse.Namespace) -> None:
             found = [
                 encoded.global_embedding,
                 inverter.encode(crops(scene)[1][which]).global_embedding,
+                published.invert(encoded, scene.masks[which]).embeddings[0],
                 inverter.invert(encoded, scene.masks[which]).embeddings[0],
                 inverter.encode(only).global_embedding,
             ]
@@ -98,7 +100,7 @@ def measure(args: argparse.Namespace) -> None:
 def grid(args: argparse.Namespace) -> None:
     """16 rows, in two columns: the scene with the mask's outline, the mask, the map of its token, the picture made of the token."""
     clip, decoder = mi.load_clip("bundled"), load_decoder("bundled")
-    inverter = mi.MaskInverter(clip)
+    inverter = mi.MaskInverter(clip, **PRESETS["region"])
     rng = np.random.default_rng(args.seed + 30_000)
     source = Scenes(TRAINING_STYLES)
     chosen, tokens = [], []

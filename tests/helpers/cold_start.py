@@ -8,6 +8,7 @@ one thread, whose digests all others must have. Prints how many jobs there were 
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -18,9 +19,11 @@ import torch
 
 import maskinversion as mi
 from maskinversion.compute.cached_product import forget_products
+from maskinversion.files import CACHE
 from maskinversion.tasks.caption import Decoding, load_captioner
-from maskinversion.tasks.classify import classify, remembered
+from maskinversion.tasks.classify import classify
 from maskinversion.tasks.diffusion import Settings, load_decoder
+from maskinversion.tasks.texts import remembered
 from tests.helpers.digests import digest
 
 
@@ -90,7 +93,7 @@ def at_once(threads: int, work: Callable[[int], dict]) -> list[dict]:
 
 def process(threads: int) -> list[dict]:
     command = [sys.executable, "-m", "tests.helpers.cold_start", "--threads", str(threads), "--here"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {CACHE: "off"})
     if done.returncode:
         return [{"error": done.stderr.strip()[-300:]}]
     return json.loads(done.stdout.splitlines()[-1])

@@ -8,14 +8,21 @@ import torch
 
 import maskinversion as mi
 from maskinversion.compute.ambient import settled
+from maskinversion.files import CACHE
 from maskinversion.tasks.caption import Decoding, load_captioner
-from maskinversion.tasks.classify import classify, remembered
+from maskinversion.tasks.classify import classify
 from maskinversion.tasks.diffusion import Settings, load_decoder
+from maskinversion.tasks.texts import remembered
 from tests.helpers.cold_start import Shared, at_once
 from tests.helpers.digests import digest
 from tests.unit.test_families import MODELS
 
 PHRASES = ["red", "a blue thing", "nothing at all"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept_on_disk(monkeypatch):
+    monkeypatch.setenv(CACHE, "off")
 
 
 @contextmanager
