@@ -1,4 +1,4 @@
-"""The README's table of supported models, from what the tests run.
+"""The table of supported models in docs/models.md, from what the tests run.
 
     python -m tests.helpers.supported        # prints it
 
