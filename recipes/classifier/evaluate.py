@@ -1,7 +1,7 @@
 """Does LARE name the regions of a style that nothing was trained on better than a linear probe of the same tokens, and zero-shot?
 
     python -m recipes.classifier.evaluate tokens      # scenes of one style each, and their regions' tokens
-    python -m recipes.classifier.evaluate choose      # settings, on the trained styles only: four to learn from, the fifth to judge
+    python -m recipes.classifier.evaluate choose      # settings, on the trained styles only
     python -m recipes.classifier.evaluate measure     # the unseen style, once: prints Markdown; recipes/build/classifier.json
 
 Everything is the bundled CLIP's, and the tokens are of the start `patches`. Learnt is from 1 to 16 tokens of each of the 98
@@ -21,7 +21,7 @@ from torch import Tensor
 import maskinversion as mi
 from maskinversion.tasks.boxes import BoxNetwork
 from maskinversion.tasks.classifier import fit, fit_layer
-from maskinversion.tasks.classifier_settings import TrainingSettings
+from maskinversion.tasks.classifier_settings import PRIORS, TrainingSettings
 from maskinversion.tasks.classify import text_embeddings
 from maskinversion.tasks.phrases import CLASS_TEMPLATE
 from recipes.common.arguments import parser, run_stage
@@ -124,25 +124,29 @@ def make_tokens(args: argparse.Namespace) -> None:
 
 
 def choose(args: argparse.Namespace) -> None:
-    """Means over trained styles, each named by what is learnt from the other four, with 1, 4 and 16 examples of each class."""
+    """Means over trained styles, with 1 and 4 examples of each class: of the other four (across), and of the style itself (within)."""
     judge, styles = Judge(), tuple(TRAINING_STYLES)
-    folds = [(Pool(tuple(style for style in styles if style != judged)), Pool((judged,))) for judged in JUDGED]
+    across = [(Pool(tuple(style for style in styles if style != judged)), Pool((judged,))) for judged in JUDGED]
+    within = [(Pool((judged,), (0, HALF)), Pool((judged,), (HALF, 2 * HALF))) for judged in JUDGED]
 
-    def mean(settings: TrainingSettings) -> list[float]:
-        return [
-            float(np.mean([judge.hits(pool, source.examples(np.full(98, count), 0), settings).mean() for source, pool in folds]))
-            for count in (1, 4, 16)
+    def means(settings: TrainingSettings) -> str:
+        found = [
+            np.mean([judge.hits(named, source.examples(np.full(98, count), 0), settings).mean() for source, named in folds])
+            for folds in (across, within)
+            for count in (1, 4)
         ]
+        return " ".join(f"{value:.3f}" for value in (*found, np.mean(found)))
 
-    print("zero-shot", np.mean([judge.right(pool, judge.texts).mean() for _, pool in folds]))
-    for prior in ("texts", "none"):
+    zero_shot = [np.mean([judge.right(named, judge.texts).mean() for _, named in folds]) for folds in (across, within)]
+    print("zero-shot {:.3f} {:.3f}".format(*zero_shot))
+    for prior in PRIORS:
         for decay in args.decay:
             probe = TrainingSettings("probe", prior=prior, decay=decay)
-            print("probe", prior, decay, "{:.4f} {:.4f} {:.4f}".format(*mean(probe)), flush=True)
+            print("probe", prior, decay, means(probe), flush=True)
             for reach in args.reach:
                 for size in args.size:
-                    found = mean(replace(probe, method="lare", reach=reach, size=size))
-                    print("lare", prior, decay, reach, size, "{:.4f} {:.4f} {:.4f}".format(*found), flush=True)
+                    lare = replace(probe, method="lare", reach=reach, size=size)
+                    print("lare", prior, decay, reach, size, means(lare), flush=True)
 
 
 def measure(args: argparse.Namespace) -> None:
@@ -205,9 +209,9 @@ def main() -> None:
     options = parser(__spec__.name, __doc__)
     options.add_argument("--scenes", type=int, default=400, help="of each style (default: %(default)s)")
     options.add_argument("--seeds", type=int, default=8, help="draws of examples (default: %(default)s)")
-    options.add_argument("--decay", type=float, nargs="+", default=[0.03, 0.1, 0.3])
-    options.add_argument("--reach", type=float, nargs="+", default=[0.5, 1.0, 2.0, 4.0])
-    options.add_argument("--size", type=float, nargs="+", default=[0.003, 0.03])
+    options.add_argument("--decay", type=float, nargs="+", default=[0.003, 0.01, 0.03, 0.1, 0.3])
+    options.add_argument("--reach", type=float, nargs="+", default=[1.0, 2.0])
+    options.add_argument("--size", type=float, nargs="+", default=[0.03])
     run_stage(options, {"tokens": make_tokens, "choose": choose, "measure": measure})
 
 
