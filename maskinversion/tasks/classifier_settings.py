@@ -32,7 +32,7 @@ class TrainingSettings:
 
     method: str = setting("lare", "lare: on points of a learnt box around each token; probe: on the tokens themselves", METHODS)
     prior: str = setting("texts", "what a class is before its examples are seen", PRIORS)
-    decay: float = setting(0.3, "how firmly the prior holds")
+    decay: float = setting(0.1, "how firmly the prior holds")
     points: int = setting(8, "of lare: points drawn from each box")
     reach: float = setting(2.0, "of lare: how far a box can go from its token, in 1 / sqrt(numbers of a token)")
     size: float = setting(0.03, "of lare: weight of the boxes' size against their class")
