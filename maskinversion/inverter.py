@@ -7,6 +7,7 @@ masks, the gradient is a closed form (`explain`), and the model is only read.
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from math import isqrt
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from .errors import InputError, memory_advice
 from .explain.base import LayerMap
 from .explain.objective import DiceObjective, Objective
 from .explain.plan import Plan
-from .geometry import Geometry
+from .geometry import LARGEST, Geometry
 from .models.clip import Clip
 from .pictures import as_masks, as_pixels, warn
 from .settings import InversionSettings
@@ -85,7 +86,9 @@ class MaskInverter:
         tower = self.clip.tower
         height, width = pixels.shape[-2:]
         geometry = Geometry.for_image((height, width), self.image_size, tower.patch_size, self.settings.fit)
-        with memory_advice(f"an image of {width} x {height} px seen at {geometry.model_size[0]} px", LESS):
+        what = f"an image of {width} x {height} px seen at {geometry.model_size[0]} px"
+        check_room(3 * geometry.model_size[0] * geometry.model_size[1] * torch.float32.itemsize, what, LESS, tower.device)
+        with memory_advice(what, LESS):
             canvas = tower.canvas(pixels, geometry)
             with fast_linears(tower.device):
                 layers = tower.encode(canvas.to(tower.device), self.settings.layers)
@@ -197,6 +200,8 @@ def square_for(settings: InversionSettings, clip: Clip) -> tuple[int, int]:
     if settings.layers > depth:
         raise InputError(f"layers is {settings.layers}; {name} has {depth} blocks, so it must be 1 to {depth}")
     size = clip.tower.image_size if settings.image_size is None else (settings.image_size, settings.image_size)
+    if size[0] * size[1] > LARGEST:
+        raise InputError(f"image_size is {max(size)}; it can be {isqrt(LARGEST)} at most")
     for side, patch in zip(size, clip.tower.patch_size, strict=True):
         if side < 2 * patch or side % patch:
             near = max(2, round(side / patch)) * patch

@@ -74,10 +74,10 @@ def find(source: str, model: str | None) -> tuple[str, nn.Module, Callable[[], C
         return source, *from_folder(BUNDLED)
     if source.startswith(HUB):
         raise ModelError(f"{source} is a name on a hub: download its files into a folder, and give that as '{FOLDER}FOLDER'")
-    if source.startswith(FOLDER) or (os.path.isdir(path) and architecture not in configurations()):
+    if source.startswith(FOLDER) or (source and os.path.isdir(path) and architecture not in configurations()):
         check_folder(path)
         return path.name, *from_folder(path)
-    if is_weights(path) or (os.path.exists(path) and not os.path.isdir(path)):
+    if is_weights(path) or (source and os.path.exists(path) and not os.path.isdir(path)):
         return from_file(path, model)
     check_tag(check_architecture(architecture), tag)
     return source, *by_name(architecture, tag)

@@ -316,15 +316,14 @@ def load_decoder(
         kind = diffusers.DiffusionPipeline.load_config(source).get("_class_name")
     if kind not in SUPPORTED:
         raise ModelError(f"{name} is a {kind}, which takes no CLIP image embedding here: use one of {', '.join(SUPPORTED)}")
+    pipeline_class = require_part("diffusers", kind, USE)
     with loading_advice(name):
         variant = variant_in(folder)
         if folder.is_dir():
             check_folder(folder)
         # Each version ignores the other's word for it, and loads float32.
         word = "dtype" if TorchVersion(diffusers.__version__) >= "0.40" else "torch_dtype"
-        pipeline = require_part("diffusers", kind, USE).from_pretrained(
-            source, use_safetensors=True, variant=variant, **{word: dtype}
-        )
+        pipeline = pipeline_class.from_pretrained(source, use_safetensors=True, variant=variant, **{word: dtype})
     pipeline.set_progress_bar_config(disable=True)
     if kind in KANDINSKY:
         width = pipeline.unet.config.encoder_hid_dim

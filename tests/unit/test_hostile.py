@@ -381,6 +381,7 @@ def test_pickles_of_weights_are_walked_too(tmp_path, own_pickles, suffix, archiv
 
 def test_an_archive_that_unpacks_to_more_than_it_has_is_refused(tmp_path, own_pickles):
     with zipfile.ZipFile(tmp_path / "weights.pt", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("x/data.pkl", b"\x80\x02}.")
         file.writestr("x/data/0", bytes(10**7))
     with pytest.raises(mi.ModelError, match="unpacks to more"):
         load_captioner(tmp_path / "weights.pt")

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 import maskinversion as mi
+from maskinversion.compute import memory
 from maskinversion.geometry import Geometry, canvas_size
 from maskinversion.pictures import as_masks, as_pixels
 
@@ -129,9 +130,16 @@ def test_an_image_of_another_inverter_is_refused(bundled, scene):
         mi.MaskInverter(bundled).invert(encoded, scene[1])
 
 
-def test_running_out_of_memory_is_explained(bundled, scene):
-    with pytest.raises(mi.MemoryLimitError, match="lower image_size"):
-        mi.MaskInverter(bundled, image_size=8 * 2**17).encode(scene[0])
+def test_running_out_of_memory_is_explained(bundled, scene, monkeypatch):
+    inverter = mi.MaskInverter(bundled, image_size=2048)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 2**25)
+    with pytest.raises(mi.MemoryLimitError, match=r"seen at 2048 px.*lower image_size"):
+        inverter.encode(scene[0])
+
+
+def test_a_size_that_no_model_sees_is_refused(bundled):
+    with pytest.raises(mi.InputError, match="image_size is 1048576; it can be 16384 at most"):
+        mi.MaskInverter(bundled, image_size=8 * 2**17)
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (1, 1), (37, 211), (2000, 3000)])

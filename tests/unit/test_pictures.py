@@ -15,6 +15,7 @@ from maskinversion.evaluation.data.base import Region, Sample
 from maskinversion.geometry import Geometry, canvas_size
 from maskinversion.pictures import as_masks, as_pixels, label_masks, masks, read_mask
 from maskinversion.pictures.files import open_picture
+from maskinversion.settings import PRESETS
 from tests.helpers.files import (
     ALPHA,
     COLUMNS,
@@ -342,7 +343,7 @@ def scene_tokens(bundled, tmp_path_factory):
     """The folder of a picture, and the token of the region B of it."""
     folder = tmp_path_factory.mktemp("scene")
     picture = write_scene(folder)
-    inverter = mi.MaskInverter(bundled)
+    inverter = mi.MaskInverter(bundled, **PRESETS["region"])
     return folder, inverter.invert(inverter.encode(picture), torch.from_numpy(B)).embeddings[0]
 
 
@@ -358,7 +359,7 @@ def test_files_of_masks_give_the_same_token_on_the_command_line_and_in_python(bu
         write(tmp_path / name)
         assert np.array_equal(read_mask(tmp_path / name).numpy(), B), name
     names = [tmp_path / name for name in EXACT_FILES]
-    inverter = mi.MaskInverter(bundled)
+    inverter = mi.MaskInverter(bundled, **PRESETS["region"])
     in_python = inverter.invert(inverter.encode(folder / "picture.png"), names).embeddings
     by_command = invert(folder, "picture.png", *(word for name in names for word in ("--mask", name)))
     for found in (in_python, by_command):

@@ -154,7 +154,7 @@ class Counted:
     def __init__(self, clip, monkeypatch):
         self.read = []
         encode = clip.encode_text
-        monkeypatch.setattr(clip, "encode_text", lambda texts: self.read.extend(texts) or encode(texts))
+        monkeypatch.setattr(clip, "encode_text", lambda texts, **options: self.read.extend(texts) or encode(texts, **options))
 
     def again(self, clip, phrases, templates=("{}",)):
         """What another process would read."""

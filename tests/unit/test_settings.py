@@ -54,7 +54,7 @@ def test_settings_are_one_thing_and_do_not_change(bundled):
 def test_a_token_records_every_setting_and_the_loss(bundled, scene, loss):
     inverter = mi.MaskInverter(bundled, iterations=2, tolerance=1e-3, objective=OBJECTIVES[loss])
     recorded = inverter.invert(inverter.encode(scene[0]), scene[1]).parameters
-    assert {field.name for field in fields(InversionSettings)} | {"loss"} == set(recorded)
+    assert {field.name for field in fields(InversionSettings)} | {"loss", "arithmetic"} == set(recorded)
     assert recorded["tolerance"] == 1e-3 and recorded["loss"] == loss and recorded["image_size"] == bundled.tower.image_size
 
 
