@@ -7,8 +7,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..tasks.classifier_settings import TrainingSettings
 from ..tasks.phrases import CLASS_TEMPLATE, TEMPLATES
-from .arguments import add_model
-from .classify import lines_of
+from .arguments import add_model, lines_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

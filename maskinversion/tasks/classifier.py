@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..compute.ambient import settled
 from ..errors import InputError, memory_advice
 from ..identity import check_made_for, check_made_with
 from ..models.clip import Clip, check_text
@@ -81,6 +82,7 @@ class RegionClassifier:
         return changed(repeated, places, drawn, {"box": list(self.names), "seed": seed})
 
 
+@settled()
 def train(
     tokens: Sets,
     labels: Sequence[str],
