@@ -496,7 +496,7 @@ def test_labels_on_the_command_line(bundled, scene_tokens, tmp_path, capsys):
     one = invert(folder, "picture.png", "--mask", tmp_path / "voc.png", "--labels", "15")
     assert len(every) == 2 and len(one) == 1
     torch.testing.assert_close(torch.stack([every[1], one[0]]), token.expand(2, -1), rtol=1e-4, atol=1e-5)
-    inverter = mi.MaskInverter(bundled)
+    inverter = mi.MaskInverter(bundled, **PRESETS["region"])
     in_python = inverter.invert(inverter.encode(folder / "picture.png"), label_masks(tmp_path / "voc.png"))
     torch.testing.assert_close(in_python.embeddings, every, rtol=1e-4, atol=1e-5)
 
