@@ -17,7 +17,7 @@ READINGS = ("auto", "brightness", "alpha")  # of a mask file: what of it holds t
 
 # Sets of values to begin with (docs/presets.md).
 PRESETS: dict[str, dict[str, Any]] = {
-    "region": dict(start="both", iterations=5, lr=0.1, lr_unit="relative", alpha=0.0),
+    "region": dict(start="both", iterations=10, lr=0.1, lr_unit="relative", alpha=0.0),
     "published": dict(start="picture", iterations=10, lr=0.1, lr_unit="absolute", alpha=0.0),
     "balanced": dict(start="both", iterations=10, lr=0.1, lr_unit="relative", alpha=1.0),
     "context": dict(start="picture", iterations=10, lr=0.1, lr_unit="absolute", alpha=5.0),

@@ -10,7 +10,6 @@ import torch
 
 import maskinversion as mi
 from maskinversion.pictures import as_pixels
-from maskinversion.settings import PRESETS
 from tests.helpers.files import PICTURES, B, H, W, b8, pil, shown, write_pictures, write_scene
 from tests.helpers.graphs import inversion
 from tools.comfyui_server import find_comfyui
@@ -110,7 +109,7 @@ def test_a_long_thin_picture_and_files_of_the_input_folder(server, defaults, bun
     graph = inversion(defaults, mask_size=(8, 5000), iterations=2)
     graph["image"]["inputs"] |= {"height": 8, "width": 5000}
     assert report(server.submit(graph))["maps"] == [1, 8, 5000]
-    inverter = mi.MaskInverter(bundled, **PRESETS["region"])
+    inverter = mi.MaskInverter(bundled)
     token = inverter.invert(inverter.encode(write_scene(tmp_path)), B).embeddings[0]
     (server.base / "input" / "turned.png").write_bytes((tmp_path / "turned.png").read_bytes())
     pil(b8, "RGB").save(server.base / "input" / "mask.png")  # Load Image makes 0.996 of a grey file's white
