@@ -18,7 +18,7 @@ from ..drawing.plots import pyplot
 from ..errors import InputError, MaskInversionError
 from ..files import written_whole
 
-METHODS = ("forward", "exact", "fast", "explicit_decomposition", "shared_autograd", "reference")
+METHODS = ("forward", "exact", "fast", "patches", "cutout", "both", "explicit_decomposition", "shared_autograd", "reference")
 LAST_LAYER_ONLY = ("explicit_decomposition", "shared_autograd")
 SETTING = ("model", "size", "layers", "iterations")
 TOLERANCE = 1.2
