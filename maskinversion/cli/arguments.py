@@ -35,8 +35,8 @@ def add_model(command: argparse.ArgumentParser) -> None:
 def add_inversion(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--preset", choices=PRESETS, default="region",
-        help="how far from the whole picture: region, the same as published, balanced, or context; what else is given changes it "
-        "(default: %(default)s)",
+        help="values to begin with, which the others change. region: the region only, also for careless masks; published: as in "
+        "the paper; balanced: with some of its surroundings; context: mostly the whole picture (default: %(default)s)",
     )  # fmt: skip
     for field in dataclasses.fields(InversionSettings):
         kind = int if field.type == int | None else field.type
