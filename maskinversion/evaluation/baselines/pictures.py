@@ -10,11 +10,10 @@ from torch import Tensor
 from ...geometry import Geometry
 from ...inverter import EncodedImage, MaskInverter
 from ...pictures import as_pixels
-from ...starts import BATCH, GREY
+from ...starts import BATCH, BLUR, GREY
 from ..masks import box_of
 
 LINE = 0.01  # the circle's, of the picture's shorter side (arXiv 2304.06712)
-BLUR = 100 / 384  # standard deviation of the blur, of the picture's shorter side: 100 px of 384 (arXiv 2306.04356)
 
 
 class Picture:
