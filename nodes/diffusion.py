@@ -13,8 +13,8 @@ from latent_preview import Latent2RGBPreviewer
 from PIL import Image
 
 from ..maskinversion import InputError
-from ..maskinversion.tasks.diffusion import UNCLIP
-from ..maskinversion.tasks.diffusion_settings import Settings
+from ..maskinversion.tasks.diffusion.decoder import UNCLIP
+from ..maskinversion.tasks.diffusion.settings import Settings
 from .support.convert import masks_from, one_picture
 from .support.files import NOTHING_FOUND, every_file, located, relative, stamp
 from .support.managed import InUse, ManagedDecoder, memory_back

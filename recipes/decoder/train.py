@@ -29,7 +29,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import maskinversion as mi
 from maskinversion.bundled import BUNDLED
-from maskinversion.tasks.decoder_files import ABOUT
+from maskinversion.tasks.diffusion.files import ABOUT
 from recipes.common.arguments import add_training, parser, run_stage
 from recipes.common.training import Run
 from recipes.decoder.models import CELL, CHANNELS, SCHEDULE, autoencoder, shipped, trained, unet

@@ -12,7 +12,8 @@ from maskinversion.bundled import load_example
 from maskinversion.operations import nothing
 from maskinversion.pictures import as_pixels
 from maskinversion.tasks.classify import classify
-from maskinversion.tasks.diffusion import BUNDLED_DECODERS, Settings, load_decoder
+from maskinversion.tasks.diffusion import Settings, load_decoder
+from maskinversion.tasks.diffusion.loading import BUNDLED_DECODERS
 
 SETTINGS = Settings(steps=15, guidance=4.0)
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 import maskinversion as mi
 from maskinversion.operations import pick
 from maskinversion.tasks.diffusion import Settings, load_decoder
-from maskinversion.tasks.painting import feathered
+from maskinversion.tasks.diffusion.steps import feathered
 from tests.helpers import small_pipelines
 from tests.helpers.random_tokens import made
 
@@ -241,5 +241,5 @@ def test_the_scale_of_an_adapter_counts(folders):
 
 
 def test_diffusers_is_not_imported_before_a_pipeline_is_loaded():
-    code = "import sys, maskinversion.tasks.diffusion; sys.exit('diffusers' in sys.modules)"
+    code = "import sys, maskinversion.tasks.diffusion.loading; sys.exit('diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0

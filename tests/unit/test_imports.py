@@ -40,7 +40,7 @@ def test_the_library_needs_torch_only():
         "tasks.classify",
         "tasks.refer",
         "tasks.caption",
-        "tasks.diffusion",
+        "tasks.diffusion.loading",
         "bundled",
     ],
 )
@@ -56,7 +56,7 @@ def test_a_part_of_it_brings_no_library_that_it_does_not_use(module):
         "settings",
         "tasks.phrases",
         "tasks.decoding",
-        "tasks.diffusion_settings",
+        "tasks.diffusion.settings",
         "evaluation.settings",
         "bench.run",
     ],

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 import maskinversion as mi
 from maskinversion.tasks.diffusion import load_decoder
-from maskinversion.tasks.variants import variant_in
+from maskinversion.tasks.diffusion.variants import variant_in
 from tests.helpers import small_pipelines
 
 

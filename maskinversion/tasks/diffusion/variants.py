@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from ..errors import ModelError
-from ..models.content import SAFETENSORS, kind_of
+from ...errors import ModelError
+from ...models.content import SAFETENSORS, kind_of
 
 # model.safetensors, model.fp16.safetensors, and in parts model.fp16-00001-of-00002.safetensors or, as it was, the other way round.
 PART = r"-\d+-of-\d+"

@@ -1,41 +1,32 @@
 """Pictures from localized tokens, with the pipelines of diffusers that take a CLIP image embedding.
 
 The paper's own setting is the Kandinsky 2.2 decoder. Pipelines are called, never changed: a token takes the place of the image
-embedding, `image_embeds` or `ip_adapter_image_embeds`. diffusers is imported when a pipeline is loaded, not before.
+embedding, `image_embeds` or `ip_adapter_image_embeds`.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.torch_version import TorchVersion
 
-from ..bundled import BUNDLED
-from ..compute.ambient import settled
-from ..errors import InputError, ModelError, memory_advice
-from ..geometry import resize
-from ..identity import check_made_for, check_same_clip
-from ..models.loading import load_clip
-from ..operations import embeddings_of
-from ..packages import require, require_part
-from ..pictures import as_masks, as_pixels
-from ..tokens import LocalizedTokens
-from .decoder_files import INDEX, add_adapter, check_folder, check_weights, loading_advice, trained_with
-from .diffusion_settings import Settings
-from .painting import Callback, Steps, as_picture, check_steps, feathered, painting_advice
-from .variants import variant_in
-
-if TYPE_CHECKING:
-    pass
+from ...compute.ambient import settled
+from ...errors import InputError, ModelError, memory_advice
+from ...geometry import resize
+from ...identity import check_made_for, check_same_clip
+from ...models.loading import load_clip
+from ...operations import embeddings_of
+from ...packages import require_part
+from ...pictures import as_masks, as_pixels
+from ...tokens import LocalizedTokens
+from .settings import Settings
+from .steps import Callback, Steps, as_picture, check_steps, feathered, painting_advice
 
 KANDINSKY = ("KandinskyV22Pipeline", "KandinskyV22InpaintPipeline")
 UNCLIP = "StableUnCLIPImg2ImgPipeline"
@@ -47,10 +38,7 @@ INPAINTS = {
     "StableDiffusionXLPipeline": "StableDiffusionXLInpaintPipeline",
     "StableDiffusionXLInpaintPipeline": "StableDiffusionXLInpaintPipeline",
 }
-BUNDLED_DECODERS = {"bundled": BUNDLED / "decoder", "bundled-inpaint": BUNDLED / "decoder-inpaint"}
-LARGEST_SIDE = 8192  # pixels that a pipeline may be made for
 USE = "a picture of a token"
-OLDEST = "0.31"  # diffusers that this is tested with
 LESS = "make it smaller, load the pipeline with offload, or in float16"
 SUPPORTED = sorted({*GENERATES, *INPAINTS})
 
@@ -277,70 +265,3 @@ class Decoder:
             return text | {"image_embeds": token, "callback": step.on_step}
         pair = torch.stack([against, token]) if settings.guidance > 1 else token[None]
         return text | {"ip_adapter_image_embeds": [pair], "callback_on_step_end": step.on_step_end}
-
-
-@settled()
-def load_decoder(
-    source: str | Path,
-    dtype: torch.dtype = torch.float32,
-    adapter: str | Path | None = None,
-    device: str | torch.device = "cpu",
-    offload: str | torch.device | None = None,
-) -> Decoder:
-    """Load a pipeline, from safetensors only, that makes pictures of CLIP image embeddings.
-
-    source: "bundled" or "bundled-inpaint", a miniature of Kandinsky 2.2 for tokens of the bundled CLIP; a folder with a
-        model_index.json; or the id of one on the Hugging Face hub (downloaded once, then cached).
-    adapter: the safetensors file of a basic IP-Adapter, for Stable Diffusion 1.5 and XL.
-    device: where it is, and runs. offload: a device to bring each part to only while it computes; `device` is then the CPU.
-
-    Raises ModelError when it is not there, not of a kind that takes image embeddings, or has no safetensors; PackageError
-    when diffusers or a package that it needs is missing, too old, or does not work with those beside it.
-    """
-    for package in ("transformers", *(["accelerate"] if offload else [])):
-        require(package, USE)
-    diffusers = require("diffusers", USE, OLDEST)
-    name = str(source)
-    source = str(BUNDLED_DECODERS.get(name, source))
-    folder = Path(source)
-    if name in BUNDLED_DECODERS:
-        if not folder.is_dir():
-            raise ModelError(f"{folder} is missing: this copy of the library came without its bundled models; install it again")
-        name = f"the {name} decoder"
-    elif folder.is_dir():
-        name = folder.name
-    if folder.is_dir() and not os.path.isfile(folder / INDEX):
-        raise ModelError(f"{folder} is not a folder of diffusers: it has no {INDEX}")
-    fingerprint = trained_with(folder)
-    with loading_advice(name):
-        kind = diffusers.DiffusionPipeline.load_config(source).get("_class_name")
-    if kind not in SUPPORTED:
-        raise ModelError(f"{name} is a {kind}, which takes no CLIP image embedding here: use one of {', '.join(SUPPORTED)}")
-    pipeline_class = require_part("diffusers", kind, USE)
-    with loading_advice(name):
-        variant = variant_in(folder)
-        if folder.is_dir():
-            check_folder(folder)
-        # Each version ignores the other's word for it, and loads float32.
-        word = "dtype" if TorchVersion(diffusers.__version__) >= "0.40" else "torch_dtype"
-        pipeline = pipeline_class.from_pretrained(source, use_safetensors=True, variant=variant, **{word: dtype})
-    pipeline.set_progress_bar_config(disable=True)
-    if kind in KANDINSKY:
-        width = pipeline.unet.config.encoder_hid_dim
-    elif kind == UNCLIP:
-        width = pipeline.image_normalizer.config.embedding_dim
-    elif adapter is None:
-        raise ModelError(f"{name} ({kind}) reads text only: choose an IP-Adapter for it, which lets it see image embeddings")
-    else:
-        width = add_adapter(pipeline, Path(adapter), name)
-        name = f"{name} + {Path(adapter).stem}"
-    check_weights(pipeline, name)
-    pipeline.to("cpu" if offload else device, silence_dtype_warnings=True)
-    decoder = Decoder(name, pipeline, width, torch.device(offload) if offload else None, fingerprint)
-    try:
-        possible = 1 <= decoder.side <= LARGEST_SIDE and width >= 1
-    except (TypeError, ValueError, ArithmeticError):
-        possible = False
-    if not possible:
-        raise ModelError(f"{name} has a sample_size or a width of embeddings that no pipeline has: its config is damaged")
-    return decoder

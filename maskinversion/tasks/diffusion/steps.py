@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InputError, MaskInversionError, ModelError, first_line
+from ...errors import InputError, MaskInversionError, ModelError, first_line
 
 if TYPE_CHECKING:
     from PIL import Image

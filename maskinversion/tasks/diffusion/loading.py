@@ -1,0 +1,89 @@
+"""Pipelines of diffusers, from folders and the hub. diffusers is imported when one is loaded, not before."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from torch.torch_version import TorchVersion
+
+from ...bundled import BUNDLED
+from ...compute.ambient import settled
+from ...errors import ModelError
+from ...packages import require, require_part
+from .adapters import add_adapter
+from .decoder import KANDINSKY, SUPPORTED, UNCLIP, USE, Decoder
+from .files import INDEX, check_folder, check_weights, loading_advice, trained_with
+from .variants import variant_in
+
+BUNDLED_DECODERS = {"bundled": BUNDLED / "decoder", "bundled-inpaint": BUNDLED / "decoder-inpaint"}
+LARGEST_SIDE = 8192  # pixels that a pipeline may be made for
+OLDEST = "0.31"  # diffusers that this is tested with
+
+
+@settled()
+def load_decoder(
+    source: str | Path,
+    dtype: torch.dtype = torch.float32,
+    adapter: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    offload: str | torch.device | None = None,
+) -> Decoder:
+    """Load a pipeline, from safetensors only, that makes pictures of CLIP image embeddings.
+
+    source: "bundled" or "bundled-inpaint", a miniature of Kandinsky 2.2 for tokens of the bundled CLIP; a folder with a
+        model_index.json; or the id of one on the Hugging Face hub (downloaded once, then cached).
+    adapter: the safetensors file of a basic IP-Adapter, for Stable Diffusion 1.5 and XL.
+    device: where it is, and runs. offload: a device to bring each part to only while it computes; `device` is then the CPU.
+
+    Raises ModelError when it is not there, not of a kind that takes image embeddings, or has no safetensors; PackageError
+    when diffusers or a package that it needs is missing, too old, or does not work with those beside it.
+    """
+    for package in ("transformers", *(["accelerate"] if offload else [])):
+        require(package, USE)
+    diffusers = require("diffusers", USE, OLDEST)
+    name = str(source)
+    source = str(BUNDLED_DECODERS.get(name, source))
+    folder = Path(source)
+    if name in BUNDLED_DECODERS:
+        if not folder.is_dir():
+            raise ModelError(f"{folder} is missing: this copy of the library came without its bundled models; install it again")
+        name = f"the {name} decoder"
+    elif folder.is_dir():
+        name = folder.name
+    if folder.is_dir() and not os.path.isfile(folder / INDEX):
+        raise ModelError(f"{folder} is not a folder of diffusers: it has no {INDEX}")
+    fingerprint = trained_with(folder)
+    with loading_advice(name):
+        kind = diffusers.DiffusionPipeline.load_config(source).get("_class_name")
+    if kind not in SUPPORTED:
+        raise ModelError(f"{name} is a {kind}, which takes no CLIP image embedding here: use one of {', '.join(SUPPORTED)}")
+    pipeline_class = require_part("diffusers", kind, USE)
+    with loading_advice(name):
+        variant = variant_in(folder)
+        if folder.is_dir():
+            check_folder(folder)
+        # Each version ignores the other's word for it, and loads float32.
+        word = "dtype" if TorchVersion(diffusers.__version__) >= "0.40" else "torch_dtype"
+        pipeline = pipeline_class.from_pretrained(source, use_safetensors=True, variant=variant, **{word: dtype})
+    pipeline.set_progress_bar_config(disable=True)
+    if kind in KANDINSKY:
+        width = pipeline.unet.config.encoder_hid_dim
+    elif kind == UNCLIP:
+        width = pipeline.image_normalizer.config.embedding_dim
+    elif adapter is None:
+        raise ModelError(f"{name} ({kind}) reads text only: choose an IP-Adapter for it, which lets it see image embeddings")
+    else:
+        width = add_adapter(pipeline, Path(adapter), name)
+        name = f"{name} + {Path(adapter).stem}"
+    check_weights(pipeline, name)
+    pipeline.to("cpu" if offload else device, silence_dtype_warnings=True)
+    decoder = Decoder(name, pipeline, width, torch.device(offload) if offload else None, fingerprint)
+    try:
+        possible = 1 <= decoder.side <= LARGEST_SIDE and width >= 1
+    except (TypeError, ValueError, ArithmeticError):
+        possible = False
+    if not possible:
+        raise ModelError(f"{name} has a sample_size or a width of embeddings that no pipeline has: its config is damaged")
+    return decoder
