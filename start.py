@@ -5,7 +5,8 @@
     python start.py test --oldest # those of the library, with the oldest versions of PyTorch and the others that it works with
 
 They set up a virtual environment in .venv first, the last one in .venv-oldest (each about 6 GB, a few minutes; quick after that).
-`--comfyui DIR`, or the environment variable MASKINVERSION_COMFYUI_DIR, uses a ComfyUI that is already here.
+`--comfyui DIR`, or the environment variable MASKINVERSION_COMFYUI_DIR, uses a ComfyUI that is already here; so does a checkout in
+its custom_nodes. Otherwise ComfyUI comes from its repository or, without internet, from a package registry.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import venv
 from collections.abc import Callable
 from pathlib import Path
 
-from tools import comfyui_server
+from tools import comfyui_server, comfyui_source
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
@@ -53,7 +54,7 @@ def prepare(environment: Path, fill: Callable[[Path], None], newest: int) -> Non
     """A virtual environment that `fill` installs into; does nothing when it is up to date. newest: the last Python 3 for it."""
     if not (3, 10) <= sys.version_info[:2] <= (3, newest):
         sys.exit(f"This is Python {sys.version.split()[0]}; use 3.10 to 3.{newest}.")
-    names = ("requirements.txt", "pyproject.toml", "start.py", "tools/comfyui_server.py")
+    names = ("requirements.txt", "pyproject.toml", "start.py", "tools/comfyui_source.py")
     wanted = b"".join((ROOT / name).read_bytes() for name in names)
     stamp, digest = environment / "ready", hashlib.sha256(wanted).hexdigest()
     if stamp.is_file() and stamp.read_text() == digest:
@@ -73,7 +74,7 @@ def install_all(environment: Path) -> None:
     """What demo and tests need."""
     pip(environment, "install", "-q", *TORCH)
     pip(environment, "install", "-q", "-e", f"{ROOT}[test]")
-    comfyui = comfyui_server.find_comfyui(python_in(environment))
+    comfyui = comfyui_source.find_comfyui(python_in(environment))
     requirements = (comfyui / "requirements.txt").read_text(encoding="utf-8").splitlines()
     ours = {"", "torch", "torchvision", "torchaudio"}
     chosen = [line for line in requirements if re.split("[^A-Za-z0-9_-]", line.strip())[0] not in ours]
@@ -113,7 +114,7 @@ def demo(stay: bool) -> int:
 
 
 def check_types(python: Path) -> int:
-    environment = os.environ | {"PYTHONPATH": str(comfyui_server.find_comfyui(python))}
+    environment = os.environ | {"PYTHONPATH": str(comfyui_source.find_comfyui(python))}
     return subprocess.call([python, "-m", "basedpyright"], cwd=ROOT, env=environment)
 
 

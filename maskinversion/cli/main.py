@@ -93,7 +93,12 @@ def parser(argv: list[str]) -> argparse.ArgumentParser:
     for name, (module, words) in COMMANDS.items():
         command = commands.add_parser(name, help=words)
         if name == called:
-            found = import_module(f".{module}", __package__)
+            try:
+                found = import_module(f".{module}", __package__)
+            except ModuleNotFoundError as error:
+                if not (error.name or "").startswith(__package__.rpartition(".")[0]):
+                    raise
+                raise InputError(f"{name} is not in the pack as ComfyUI installs it: take it from the repository") from error
             found.add_arguments(command)
             command.set_defaults(run=found.run)
     return top

@@ -45,9 +45,9 @@ def inside(base: str, name: str) -> Path | None:
     """The path of `name` in a folder; None where it would be outside, or no file can have this name."""
     try:
         path = Path(base, name).resolve()
+        return path if path.is_relative_to(Path(base).resolve()) else None
     except (OSError, ValueError, RuntimeError):
         return None
-    return path if folder_paths.is_within_directory(base, str(path)) else None
 
 
 def written_name(prefix: str, base: str) -> str:

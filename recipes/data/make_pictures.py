@@ -2,6 +2,7 @@
 
     python -m recipes.data.make_pictures regions  # writes docs/regions.png
     python -m recipes.data.make_pictures cards    # writes the pictures beside workflows/*.json
+    python -m recipes.data.make_pictures brand    # writes docs/icon.png and docs/banner.png, for the list of packs
 
 The README's picture is an example scene, and what the token of each of its regions looks at and is nearest to: the name under each
 region is the likeliest of all the names that the bundled model knows.
@@ -64,6 +65,33 @@ def regions(_args: argparse.Namespace) -> None:
     print(ROOT / "docs" / "regions.png")
 
 
+def brand(_args: argparse.Namespace) -> None:
+    """One region lit by the map of its token: alone, and beside the scene with its mask."""
+    example = load_example("zoo")
+    pixels = as_pixels(example.image)[0].permute(1, 2, 0)
+    inverter = mi.MaskInverter(mi.load_clip("bundled"))
+    tokens = inverter.invert(inverter.encode(example.image), example.masks)
+    areas = [mask.sum() for mask in example.masks]
+    chosen = max(range(len(areas)), key=lambda i: areas[i])
+    mask, heat = example.masks[chosen], tokens.maps_for()[chosen]
+    marked, lit = (Image.fromarray((overlay(pixels, heat, mask, by) * 255).round().byte().numpy()) for by in (0.0, 0.75))
+    rows, columns = mask.nonzero(as_tuple=True)
+    height, width = mask.shape
+    side = min(height, width, int(1.25 * max(rows.max() - rows.min(), columns.max() - columns.min())))
+    left = min(max(int(columns.float().mean()) - side // 2, 0), width - side)
+    top = min(max(int(rows.float().mean()) - side // 2, 0), height - side)
+    lit.crop((left, top, left + side, top + side)).resize((400, 400), Image.LANCZOS).save(ROOT / "docs" / "icon.png", optimize=True)
+    sheet = Image.new("RGB", (1260, 540), "#15171c")
+    shown = (round(370 * width / height), 370)
+    for picture, middle in ((marked, 415), (lit, 845)):
+        sheet.paste(picture.resize(shown, Image.LANCZOS), (middle - shown[0] // 2, 24))
+    pen = ImageDraw.Draw(sheet)
+    pen.text((630, 440), "MaskInversion", "white", ImageFont.load_default(64), anchor="mm")
+    words = "a picture and a mask in, an embedding of that region out"
+    pen.text((630, 500), words, "#b8bcc6", ImageFont.load_default(28), anchor="mm")
+    sheet.save(ROOT / "docs" / "banner.png", optimize=True)
+
+
 def card(name: str, pictures: list[torch.Tensor], texts: list[str]) -> None:
     """Pictures [h, w, 3] in 0..1 side by side, each over its text."""
     sheet = Image.new("RGB", CARD, "white")
@@ -113,7 +141,7 @@ def cards(_args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    run_stage(parser(__spec__.name, __doc__), {"regions": regions, "cards": cards})
+    run_stage(parser(__spec__.name, __doc__), {"regions": regions, "cards": cards, "brand": brand})
 
 
 if __name__ == "__main__":

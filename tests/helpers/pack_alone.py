@@ -20,7 +20,9 @@ from comfy.cli_args import args  # noqa: E402
 
 args.cpu = True
 
-import server  # noqa: E402, F401
+import utils.extra_config  # noqa: E402, F401  # as its own start does: later, older ones would find another `utils`
+
+import server  # noqa: E402, F401  # isort: skip
 import torch  # noqa: E402
 from comfy.clip_vision import ClipVisionModel  # noqa: E402
 from comfy.model_management import InterruptProcessingException  # noqa: E402
