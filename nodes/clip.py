@@ -8,6 +8,7 @@ from ..maskinversion.models.catalogue import pretrained_names, readable_architec
 from ..maskinversion.models.content import is_weights
 from .support.files import NOTHING_FOUND, every_file, located, relative, stamp
 from .support.managed import InUse, ManagedClip
+from .support.progress import counter
 from .support.types import CATEGORY, ClipSocket
 
 FOLDERS = ("clip_vision", "open_clip")
@@ -38,6 +39,7 @@ class LoadClip(io.ComfyNode):
                 )
             ],
             outputs=[ClipSocket.Output(display_name="clip", tooltip="For MaskInversion and Classify Region.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -47,7 +49,8 @@ class LoadClip(io.ComfyNode):
     @classmethod
     def execute(cls, source: dict) -> io.NodeOutput:
         what = chosen(source)
-        return io.NodeOutput(in_use.get(identity(*what), lambda: ManagedClip.load(*what)))
+        progress = counter(cls.hidden.unique_id)
+        return io.NodeOutput(in_use.get(identity(*what), lambda: ManagedClip.load(*what, progress)))
 
 
 def file_inputs() -> list[io.Input]:

@@ -18,7 +18,7 @@ from ..maskinversion.tasks.diffusion.settings import Settings
 from .support.convert import masks_from, one_picture
 from .support.files import NOTHING_FOUND, every_file, located, relative, stamp
 from .support.managed import InUse, ManagedDecoder, memory_back
-from .support.progress import ProgressBar
+from .support.progress import ProgressBar, counter
 from .support.types import CATEGORY, PipelineSocket, RegionSockets, Tokens, TokensSocket
 
 SUBCATEGORY = f"{CATEGORY}/diffusers"
@@ -95,6 +95,7 @@ class LoadPipeline(io.ComfyNode):
                 ),
             ],
             outputs=[PipelineSocket.Output(display_name="pipeline", tooltip="For Generate and Inpaint from Tokens.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -105,7 +106,8 @@ class LoadPipeline(io.ComfyNode):
     def execute(cls, source: dict, ip_adapter: str, dtype: str, offload: bool) -> io.NodeOutput:
         name, adapter = chosen(source), adapter_file(ip_adapter)
         key = identity(name, adapter, dtype, offload)
-        return io.NodeOutput(in_use.get(key, lambda: ManagedDecoder.load(name, adapter, DTYPES[dtype], offload)))
+        progress = counter(cls.hidden.unique_id)
+        return io.NodeOutput(in_use.get(key, lambda: ManagedDecoder.load(name, adapter, DTYPES[dtype], offload, progress)))
 
 
 def conditioning_inputs() -> list[io.Input]:

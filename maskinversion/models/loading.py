@@ -19,6 +19,7 @@ from .clip import Clip
 from .content import is_weights
 from .fitting import described, fit, hint, is_openai
 from .folder import check_folder, from_folder
+from .hub import Progress, cached, fetch
 from .towers import tower_of, unwrapped
 from .weights import check_finite, check_pickle, pickles_are_unsafe, read_weights
 
@@ -33,6 +34,7 @@ def load_clip(
     model: str | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
+    progress: Progress | None = None,
 ) -> Clip:
     """Load a CLIP whose image side is a vision transformer, ready and frozen.
 
@@ -45,6 +47,8 @@ def load_clip(
         or a live model, which is used as it is, on its own device and in its own dtype: an open_clip module, a transformers
         `CLIPVisionModelWithProjection` or `SiglipVisionModel`, or a ComfyUI `ClipVisionModel`.
     device: where it runs; None picks CUDA, then MPS, then the CPU. dtype: of the weights.
+    progress: called with bytes that are here, of how many, while weights are downloaded; it may raise to stop, and the next time
+        goes on from there. Without, open_clip downloads.
 
     Raises ModelError when the source is unknown (with the closest names), unreadable, or not a ViT, InputError for a device that is
     not here.
@@ -53,6 +57,8 @@ def load_clip(
         return live_clip(source)
     source = str(source)
     device = usable_device(device)
+    if progress is not None:
+        download(source, progress)
     try:
         name, loaded, tokenizer = find(source, model)
         loaded = loaded.eval().requires_grad_(False).to(device, dtype)
@@ -111,6 +117,27 @@ def by_name(architecture: str, tag: str, **options: Any) -> tuple[nn.Module, Cal
     if pickles_are_unsafe():
         check_pickle(Path(open_clip.download_pretrained(found)))
     return open_clip.create_model(architecture, pretrained=tag, force_quick_gelu=found.get("quick_gelu", False)), tokenizer
+
+
+def download(source: str, progress: Progress) -> None:
+    """The weights of a name and tag into the hub's cache, where open_clip looks for them; nothing for other sources.
+
+    Raises ModelError where that cannot be, and what `progress` raises.
+    """
+    architecture, _, tag = source.partition("/")
+    if architecture not in configurations():
+        return
+    import open_clip
+
+    found = open_clip.get_pretrained_cfg(architecture, tag) or {}
+    repository, _, file = str(found.get("hf_hub", "")).rpartition("/")
+    if not repository:
+        return
+    file = file or "open_clip_pytorch_model.bin"
+    safe = "open_clip_model.safetensors" if file == "open_clip_pytorch_model.bin" else f"{Path(file).stem}.safetensors"
+    names = list(dict.fromkeys([safe, file]))  # in open_clip's order
+    if cached(repository, names) is None:
+        fetch(repository, lambda there: [name for name in names if name in there][:1], progress)
 
 
 class LazyTokenizer:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...maskinversion import Clip, EncodedImage, MaskInverter, MemoryLimitError, load_clip
 from ...maskinversion.compute.cached_product import forget_products
+from ...maskinversion.models.hub import Progress
 from ...maskinversion.tasks.caption import Captioner, load_captioner
 from ...maskinversion.tasks.diffusion import Decoder, load_decoder
 
@@ -52,8 +53,8 @@ class ManagedClip:
     patcher: comfy.model_patcher.ModelPatcher
 
     @classmethod
-    def load(cls, source: str, architecture: str | None) -> ManagedClip:
-        clip = load_clip(source, architecture, device="cpu")
+    def load(cls, source: str, architecture: str | None, progress: Progress | None = None) -> ManagedClip:
+        clip = load_clip(source, architecture, device="cpu", progress=progress)
         return cls(clip, patcher_of(clip.model, comfy.model_management.text_encoder_offload_device()))
 
     def ready(self) -> Clip:
@@ -114,13 +115,15 @@ class ManagedDecoder:
     patcher: comfy.model_patcher.ModelPatcher | None
 
     @classmethod
-    def load(cls, source: str, adapter: Path | None, dtype: torch.dtype | None, offload: bool) -> ManagedDecoder:
+    def load(
+        cls, source: str, adapter: Path | None, dtype: torch.dtype | None, offload: bool, progress: Progress | None = None
+    ) -> ManagedDecoder:
         """dtype: None is what ComfyUI would take for a diffusion model here. offload is of no use, and ignored, on a CPU."""
         device = comfy.model_management.get_torch_device()
         dtype = comfy.model_management.unet_dtype(device) if dtype is None else dtype
         if offload and not comfy.model_management.is_device_cpu(device):
-            return cls(load_decoder(source, dtype, adapter, offload=device), None)
-        decoder = load_decoder(source, dtype, adapter)
+            return cls(load_decoder(source, dtype, adapter, offload=device, progress=progress), None)
+        decoder = load_decoder(source, dtype, adapter, progress=progress)
         parts = torch.nn.ModuleDict(decoder.modules)
         return cls(decoder, patcher_of(parts, comfy.model_management.unet_offload_device()))
 

@@ -15,9 +15,9 @@ from ...errors import MaskInversionError, ModelError, first_line
 from ...files import check_file, read_json
 from ...models.weights import check_counts, check_finite, check_size, numbers_in, shapes_in
 from ...packages import require
+from .variants import INDEX
 
 ABOUT = "clip.json"  # which CLIP a pipeline was trained with
-INDEX = "model_index.json"
 MODEL, SCHEDULER = "config.json", "scheduler_config.json"
 LIBRARIES = ("diffusers", "transformers")
 OURS = "stable_diffusion"  # a part of diffusers, where the parts of unCLIP and the safety checker are

@@ -11,11 +11,12 @@ from torch.torch_version import TorchVersion
 from ...bundled import BUNDLED
 from ...compute.ambient import settled
 from ...errors import ModelError
+from ...models.hub import Progress, cached, fetch
 from ...packages import require, require_part
 from .adapters import add_adapter
 from .decoder import KANDINSKY, SUPPORTED, UNCLIP, USE, Decoder
 from .files import INDEX, check_folder, check_weights, loading_advice, trained_with
-from .variants import variant_in
+from .variants import is_complete, to_download, variant_in
 
 BUNDLED_DECODERS = {"bundled": BUNDLED / "decoder", "bundled-inpaint": BUNDLED / "decoder-inpaint"}
 LARGEST_SIDE = 8192  # pixels that a pipeline may be made for
@@ -29,12 +30,15 @@ def load_decoder(
     adapter: str | Path | None = None,
     device: str | torch.device = "cpu",
     offload: str | torch.device | None = None,
+    progress: Progress | None = None,
 ) -> Decoder:
     """Load a pipeline, from safetensors only, that makes pictures of CLIP image embeddings.
 
     source: "bundled" or "bundled-inpaint", a miniature of Kandinsky 2.2 for tokens of the bundled CLIP; a folder with a
         model_index.json; or the id of one on the Hugging Face hub (downloaded once, then cached).
     adapter: the safetensors file of a basic IP-Adapter, for Stable Diffusion 1.5 and XL.
+    progress: called with bytes that are here, of how many, while it is downloaded; it may raise to stop, and the next time goes on
+        from there. Without, diffusers downloads.
     device: where it is, and runs. offload: a device to bring each part to only while it computes; `device` is then the CPU.
 
     Raises ModelError when it is not there, not of a kind that takes image embeddings, or has no safetensors; PackageError
@@ -45,12 +49,14 @@ def load_decoder(
     diffusers = require("diffusers", USE, OLDEST)
     name = str(source)
     source = str(BUNDLED_DECODERS.get(name, source))
+    if progress is not None and name not in BUNDLED_DECODERS and not Path(name).is_dir():
+        source = str(fetched(name, progress))
     folder = Path(source)
     if name in BUNDLED_DECODERS:
         if not folder.is_dir():
             raise ModelError(f"{folder} is missing: this copy of the library came without its bundled models; install it again")
         name = f"the {name} decoder"
-    elif folder.is_dir():
+    elif Path(name).is_dir():
         name = folder.name
     if folder.is_dir() and not os.path.isfile(folder / INDEX):
         raise ModelError(f"{folder} is not a folder of diffusers: it has no {INDEX}")
@@ -87,3 +93,11 @@ def load_decoder(
     if not possible:
         raise ModelError(f"{name} has a sample_size or a width of embeddings that no pipeline has: its config is damaged")
     return decoder
+
+
+def fetched(name: str, progress: Progress) -> Path:
+    """The folder of a pipeline of the hub, downloaded where it is not complete yet. Raises ModelError."""
+    here = cached(name, [INDEX])
+    if here is not None and is_complete(here.parent):
+        return here.parent
+    return fetch(name, lambda names: to_download(names, name), progress)
