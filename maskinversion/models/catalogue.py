@@ -33,6 +33,18 @@ def pretrained_names() -> tuple[str, ...]:
 
 
 @cache
+def names_on_the_hub() -> dict[str, list[str]]:
+    """The ARCHITECTURE/TAG of `pretrained_names` by the OWNER/NAME of their weights on the hub."""
+    names, found = pretrained_names(), {}
+    if names:
+        with open_clip_module("pretrained") as released:
+            for name in names:
+                configuration = released.get_pretrained_cfg(*name.split("/", 1))
+                found.setdefault(str(configuration.get("hf_hub", "")).rpartition("/")[0], []).append(name)
+    return found
+
+
+@cache
 def configurations() -> dict[str, dict]:
     """Of all architectures by name, in open_clip's order, where 9 comes before 10."""
     folder = open_clip_folder()

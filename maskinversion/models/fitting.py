@@ -1,6 +1,6 @@
 """Weights into a model of open_clip: all of them, into the places they were made for, or a sentence that says what they are."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -77,7 +77,7 @@ def adjusted(weights: dict[str, Tensor], model: Any, own: Mapping[str, Tensor]) 
     return weights
 
 
-def described(weights: Mapping[str, Tensor]) -> str | None:
+def described(weights: Iterable[str]) -> str | None:
     """What weights are that are not of an open_clip model."""
     for begin, what in OTHERS.items():
         if any(key.startswith(begin) for key in weights):
@@ -95,9 +95,14 @@ def is_openai(weights: Mapping[str, Tensor]) -> bool:
 
 def hint(weights: Mapping[str, Tensor]) -> str:
     """The architectures that weights have the shapes of, for the end of a message."""
-    given = {key: list(value.shape) for key, value in weights.items()}
-    found = [name for name in configurations() if all(given.get(key) == shape for key, shape in shapes_of(name).items())]
+    found = architectures_of({key: value.shape for key, value in weights.items()})
     return f". They have the shapes of {' or '.join(found)}" if found else ""
+
+
+def architectures_of(shapes: Mapping[str, Sequence[int]]) -> list[str]:
+    """The names of open_clip's architectures that weights of these shapes are of."""
+    given = {key: list(shape) for key, shape in shapes.items()}
+    return [name for name in configurations() if all(given.get(key) == shape for key, shape in shapes_of(name).items())]
 
 
 def shapes_of(name: str) -> dict[str, list[int]]:
