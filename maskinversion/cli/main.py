@@ -96,7 +96,7 @@ def parser(argv: list[str]) -> argparse.ArgumentParser:
             try:
                 found = import_module(f".{module}", __package__)
             except ModuleNotFoundError as error:
-                if not (error.name or "").startswith(__package__.rpartition(".")[0]):
+                if not (error.name or "").startswith(__name__.partition(".cli")[0]):
                     raise
                 raise InputError(f"{name} is not in the pack as ComfyUI installs it: take it from the repository") from error
             found.add_arguments(command)

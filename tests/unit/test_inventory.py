@@ -12,7 +12,6 @@ from maskinversion.bundled import BUNDLED
 from maskinversion.cli.main import main
 from maskinversion.errors import ModelError
 from maskinversion.models.loading import load_clip
-from maskinversion.tasks.diffusion.loading import load_decoder
 from maskinversion.tasks.inventory import downloaded, inventory, look, of_weights
 
 LAYER = "vision_model.encoder.layers.{}.layer_norm1.weight"
@@ -99,8 +98,6 @@ def test_folders_count_once_and_say_what_they_are_for(tmp_path):
     assert not found["half"].use and "not complete" in found["half"].what
     assert "local-dir:" in found["open_clip"].use
     load_clip(found["open_clip"].use.partition("; ")[2], device="cpu")
-    with pytest.raises(ModelError):
-        load_decoder(half)
 
 
 def test_doctor_prints_the_list(tmp_path, capsys):
