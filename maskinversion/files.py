@@ -77,9 +77,10 @@ def json_object(text: str, what: str, kind: type[MaskInversionError] = InputErro
 
 
 @contextmanager
-def written_whole(path: str | os.PathLike) -> Iterator[Path]:
+def written_whole(path: str | os.PathLike, within: Path | None = None) -> Iterator[Path]:
     """Gives the path to write a file to, which comes to `path` when the block ends, or is deleted when it ends with an error.
 
+    within: another folder for the unfinished file, on the same disk, where programs read all that is in the folder of `path`.
     It has the suffix of `path` and the permissions of any new file. Missing folders are made, and what a killed run left of the
     same file is deleted. Raises InputError where there can be no file `path`.
     """
@@ -89,9 +90,11 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
             if stat.S_ISDIR(os.stat(path).st_mode):
                 raise InputError(f"{path} cannot be written: it is a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
+        folder = within or path.parent
+        folder.mkdir(exist_ok=True)
         begin, end = f".{path.stem[:NAME]}.", f".partial{path.suffix[:NAME]}"
-        delete_left_behind(path.parent, begin, end)
-        partial = path.with_name(f"{begin}{secrets.token_hex(8)}{end}")
+        delete_left_behind(folder, begin, end)
+        partial = folder / f"{begin}{secrets.token_hex(8)}{end}"
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except InputError:
         raise

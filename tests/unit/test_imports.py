@@ -10,7 +10,10 @@ import maskinversion as mi
 from maskinversion.cli.main import COMMANDS
 
 ROOT = Path(mi.__file__).parents[1]
-HEAVY = ("open_clip", "timm", "torchvision", "transformers", "diffusers", "huggingface_hub", "PIL", "matplotlib", "scipy")
+HEAVY = (
+    *("open_clip", "timm", "torchvision", "transformers", "diffusers", "huggingface_hub", "PIL", "matplotlib", "scipy"),
+    *("pyarrow", "ray"),
+)
 COMMAND_LINES = [*([command] for command in COMMANDS), *(["eval", form] for form in ("coco", "refcoco", "phrasecut"))]
 
 
@@ -34,6 +37,7 @@ def test_the_library_needs_torch_only():
     "module",
     [
         "operations",
+        "collection.table",
         "identity",
         "models.towers",
         "drawing.overlay",

@@ -20,6 +20,7 @@ FLOORS = (
     ("drawing",),
     ("tasks",),
     ("evaluation", "bench"),
+    ("collection",),
     ("cli", "__main__"),
     ("nodes",),
 )
