@@ -5,10 +5,10 @@ Maps", arXiv 2407.20034. It departs from the published package in cost only: the
 masks, the gradient is a closed form (`explain`), and the model is only read.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import isqrt
-from typing import Any
+from typing import Any, overload
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ from .explain.objective import DiceObjective, Objective
 from .explain.plan import Plan
 from .geometry import LARGEST, Geometry
 from .models.clip import Clip
-from .pictures import as_masks, as_pixels, warn
+from .pictures import as_masks, as_pixels, is_picture, warn
 from .settings import InversionSettings
 from .starts import from_cutouts, from_patches
 from .tokens import LocalizedTokens, overlap
@@ -32,10 +32,20 @@ from .tokens import LocalizedTokens, overlap
 # Of a mask's share of the picture, and of the picture's border, from which on it looks like the background of a region.
 MOST, NEARLY_ALL = 0.5, 0.95
 LESS = "lower image_size, or give fewer masks at a time"
+ROWS = 400  # of patches that a processor's products take well at a time: more pictures together are no faster
+PICTURES = 32  # that go through a model together on other devices
 AT_ONCE = 3  # as much as all masks on the canvas: their maps, twice while these are drawn, and the loss's share
 
 # (step, of how many, maps [M, H, W] in 0..1, losses [M]), step from 1. It may raise to stop.
 Callback = Callable[[int, int, Tensor, Tensor], None]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture as a model sees it, and not yet encoded: the normalised canvas [3, H, W], and how it came about."""
+
+    canvas: Tensor
+    geometry: Geometry
 
 
 @dataclass(frozen=True)
@@ -77,11 +87,8 @@ class MaskInverter:
         self.image_size = square_for(self.settings, clip)
 
     @settled()
-    def encode(self, image: object) -> EncodedImage:
-        """Run the model once on an image: a file, PIL, or an array or tensor [h, w, 3] of uint8 or of floats in 0..1.
-
-        See `pictures.as_pixels` for what else is taken. Raises InputError for anything else, MemoryLimitError when it does not fit.
-        """
+    def see(self, image: object) -> Seen:
+        """The first half of `encode`: reads and resizes a picture, without the model, so that threads can do it meanwhile."""
         pixels = as_pixels(image)
         tower = self.clip.tower
         height, width = pixels.shape[-2:]
@@ -89,15 +96,59 @@ class MaskInverter:
         what = f"an image of {width} x {height} px seen at {geometry.model_size[0]} px"
         check_room(3 * geometry.model_size[0] * geometry.model_size[1] * torch.float32.itemsize, what, LESS, tower.device)
         with memory_advice(what, LESS):
-            canvas = tower.canvas(pixels, geometry)
-            with fast_linears(tower.device):
-                layers = tower.encode(canvas.to(tower.device), self.settings.layers)
-        return EncodedImage(**vars(layers), canvas=canvas[0], geometry=geometry, fingerprint=self.clip.fingerprint)
+            return Seen(tower.canvas(pixels, geometry)[0], geometry)
+
+    @overload
+    def encode(self, image: list[Any]) -> list[EncodedImage]: ...
+    @overload
+    def encode(self, image: object) -> EncodedImage: ...
 
     @settled()
-    def invert(self, encoded: EncodedImage, masks: object, callback: Callback | None = None) -> LocalizedTokens:
+    def encode(self, image: object) -> EncodedImage | list[EncodedImage]:
+        """Run the model once on an image: a file, PIL, or an array or tensor [h, w, 3] of uint8 or of floats in 0..1.
+
+        A list of such gives a list: those whose canvases have the same size go through the model together, a few at a time. They
+        are what each alone gives, but for how products are rounded.
+        See `pictures.as_pixels` for what else is taken; or what `see` made of it. Raises InputError for anything else,
+        MemoryLimitError when it does not fit.
+        """
+        if not is_several(image):
+            return self._encode([image if isinstance(image, Seen) else self.see(image)])[0]
+        seen = [one if isinstance(one, Seen) else self.see(one) for one in image]
+        found: dict[int, EncodedImage] = {}
+        for some in together([one.geometry.model_size for one in seen], self.pictures_at_once):
+            found.update(zip(some, self._encode([seen[index] for index in some])))
+        return [found[index] for index in range(len(seen))]
+
+    def pictures_at_once(self, size: tuple[int, int]) -> int:
+        """How many of this canvas go through the model together."""
+        tower = self.clip.tower
+        if tower.device.type != "cpu":
+            return PICTURES
+        return max(1, ROWS * tower.patch_size[0] * tower.patch_size[1] // (size[0] * size[1]))
+
+    def _encode(self, seen: list[Seen]) -> list[EncodedImage]:
+        """Of pictures with canvases of one size."""
+        tower = self.clip.tower
+        with memory_advice(f"{len(seen)} images seen at {seen[0].geometry.model_size[0]} px", LESS), fast_linears(tower.device):
+            layers = tower.encode(torch.stack([one.canvas for one in seen]).to(tower.device), self.settings.layers)
+        return [
+            EncodedImage(**vars(found), canvas=one.canvas, geometry=one.geometry, fingerprint=self.clip.fingerprint)
+            for found, one in zip(layers, seen)
+        ]
+
+    @overload
+    def invert(self, encoded: list[EncodedImage], masks: Sequence[object]) -> list[LocalizedTokens]: ...
+    @overload
+    def invert(self, encoded: EncodedImage, masks: object, callback: Callback | None = None) -> LocalizedTokens: ...
+
+    @settled()
+    def invert(
+        self, encoded: EncodedImage | list[EncodedImage], masks: Any, callback: Callback | None = None
+    ) -> LocalizedTokens | list[LocalizedTokens]:
         """Learn one token per mask; each is optimised independently of the others.
 
+        A list of pictures, with as many of masks, gives a list, and may go through the steps together.
         encoded: by an inverter with the same CLIP, as far as its fingerprint tells, and as many layers.
         masks: [M, h, w] or [h, w], bool, float in 0..1 or uint8, or any number of such, files or PIL images, of which one at a
         time is held; see `pictures.as_masks`. A mask of another size than the image is taken to cover the whole image. Soft,
@@ -108,19 +159,34 @@ class MaskInverter:
         Warns of a map without contrast, and of a mask that is probably inverted.
         Raises InputError for a mask that is empty, not in range or of the wrong shape, with its index.
         """
-        if encoded.fingerprint != self.clip.fingerprint or len(encoded.maps) != self.settings.layers:
-            raise InputError("this image was encoded by another inverter: encode it with the one that inverts")
+        several = encoded if isinstance(encoded, list) else [encoded]
+        each = masks if isinstance(encoded, list) else [masks]
+        if len(several) != len(each):
+            raise InputError(f"there are {len(several)} pictures and masks of {len(each)}: give a list of masks for each picture")
         with memory_advice("the masks", LESS):
-            masks = self.masks_for(encoded, masks).to(encoded.global_embedding)
-        many = f"{len(masks)} masks at {encoded.geometry.model_size[0]} px"
-        check_room(AT_ONCE * masks.nbytes, many, LESS, masks.device)
-        with memory_advice(many, LESS):
-            found = self._optimise(encoded, masks, callback)
-        warn_of_doubtful(masks, found.maps)
+            seen = [self.masks_for(one, own) for one, own in zip(several, each)]
+        found = self.invert_seen(several, seen, callback)
+        return found if isinstance(encoded, list) else found[0]
+
+    @settled()
+    def invert_seen(
+        self, encoded: list[EncodedImage], masks: list[Tensor], callback: Callback | None = None
+    ) -> list[LocalizedTokens]:
+        """The second half of `invert`: of masks [M, H, W] on the canvas of each picture, as `masks_for` gives them."""
+        found = []
+        for one, own in zip(encoded, masks):
+            if one.fingerprint != self.clip.fingerprint or len(one.maps) != self.settings.layers:
+                raise InputError("this image was encoded by another inverter: encode it with the one that inverts")
+            own = own.to(one.global_embedding)
+            many = f"{len(own)} masks at {one.geometry.model_size[0]} px"
+            check_room(AT_ONCE * own.nbytes, many, LESS, own.device)
+            with memory_advice(many, LESS):
+                found.append(self._optimise(one, own, callback))
+            warn_of_doubtful(own, found[-1].maps)
         return found
 
     @settled()
-    def masks_for(self, encoded: EncodedImage, masks: object) -> Tensor:
+    def masks_for(self, encoded: EncodedImage | Seen, masks: object) -> Tensor:
         """The masks as the model sees them: [M, H, W] float32 in 0..1, on the canvas of the encoded image."""
         geometry = encoded.geometry
         seen = []
@@ -189,6 +255,21 @@ class MaskInverter:
         if start in ("cutout", "both"):
             found.append(from_cutouts(tower, encoded.canvas, masks))
         return F.normalize(torch.stack([F.normalize(one, dim=1) for one in found]).sum(0), dim=1) * whole.norm()
+
+
+def is_several(image: object) -> bool:
+    """Whether it is a list of pictures, not one that is written as a list of numbers."""
+    return isinstance(image, list) and bool(image) and all(isinstance(one, Seen) or is_picture(one) for one in image)
+
+
+def together(sizes: Sequence[tuple[int, int]], most: Callable[[tuple[int, int]], int]) -> Iterator[list[int]]:
+    """Which of these go together, by their indices: those of one size, so many of it at most."""
+    by_size: dict[tuple[int, int], list[int]] = {}
+    for index, size in enumerate(sizes):
+        by_size.setdefault(size, []).append(index)
+    for size, indices in by_size.items():
+        for first in range(0, len(indices), most(size)):
+            yield indices[first : first + most(size)]
 
 
 def square_for(settings: InversionSettings, clip: Clip) -> tuple[int, int]:

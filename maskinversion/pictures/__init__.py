@@ -4,7 +4,7 @@ from .boxes import Box, box_mask, box_of, is_segments, read_boxes, segment_masks
 from .images import as_pixels
 from .labels import colour_masks, label_masks
 from .masks import as_masks, read_mask
-from .numbers import in_range, warn
+from .numbers import in_range, is_picture, warn
 
 __all__ = [
     "Box",
@@ -14,6 +14,7 @@ __all__ = [
     "box_of",
     "colour_masks",
     "in_range",
+    "is_picture",
     "is_segments",
     "label_masks",
     "read_boxes",

@@ -82,6 +82,11 @@ def is_file(given: object) -> TypeGuard[str | os.PathLike]:
     return isinstance(given, (str, os.PathLike))
 
 
+def is_picture(given: object) -> bool:
+    """Whether it may be a whole picture: not a number, nor a row of them."""
+    return is_file(given) or is_pil(given) or (is_array(given) and getattr(given, "ndim", 0) > 1)
+
+
 def is_pil(given: object) -> "TypeGuard[Image.Image]":
     return hasattr(given, "getexif")  # without importing Pillow
 

@@ -23,8 +23,16 @@ def check_values(clip: mi.Clip, image: torch.Tensor, rtol: float = 1e-9) -> None
 
 
 def check_batches(clip: mi.Clip, image: torch.Tensor, rtol: float = 1e-9) -> None:
-    """Pictures that go through together are embedded as one by one."""
-    inverter = mi.MaskInverter(clip)
-    encoded = [inverter.encode(picture) for picture in (image, image.flip(0))]
+    """Pictures that go through together are embedded, encoded and inverted as one by one."""
+    inverter = mi.MaskInverter(clip, iterations=2, layers=2)
+    pictures = [image, image.flip(0), image.flip(1)]
+    encoded = [inverter.encode(picture) for picture in pictures]
+    masks = torch.zeros(2, *image.shape[:2])
+    masks[0, : len(image) // 2], masks[1, :, len(image) // 3 :] = 1, 1
+    several = inverter.invert(inverter.encode(pictures), [masks, masks[:1], masks])
+    for one, own, found in zip(encoded, (masks, masks[:1], masks), several, strict=True):
+        alone = inverter.invert(one, own)
+        for name in ("global_embedding", "embeddings", "maps", "losses"):
+            torch.testing.assert_close(getattr(found, name), getattr(alone, name), rtol=rtol, atol=rtol)
     together = clip.tower.embed_canvases(torch.stack([one.canvas for one in encoded]))
     torch.testing.assert_close(together, torch.stack([one.global_embedding for one in encoded]), rtol=rtol, atol=rtol)

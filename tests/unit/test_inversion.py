@@ -106,7 +106,7 @@ def test_images_of_any_size(shape, fit):
 def test_gradient_equals_finite_differences():
     clip = small_clip()
     image, masks = picture(48, 3)
-    layers = clip.tower.encode((image.permute(2, 0, 1)[None] - 0.5).double(), layers=2)
+    layers = clip.tower.encode((image.permute(2, 0, 1)[None] - 0.5).double(), layers=2)[0]
     maps = layers.maps
     objective = DiceObjective(masks.double(), layers.grid)
     generator = torch.Generator().manual_seed(2)

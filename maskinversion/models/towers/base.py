@@ -89,8 +89,8 @@ class Tower(ABC):
         mean, std = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (self.mean, self.std))
         return (geometry.to_model(pixels, self.interpolation, fill=mean) - mean) / std
 
-    def encode(self, pixels: Tensor, layers: int) -> EncodedLayers:
-        """One normalised image [1, 3, H, W], H and W multiples of the patch size; nothing of the model is changed.
+    def encode(self, pixels: Tensor, layers: int) -> list[EncodedLayers]:
+        """B normalised images [B, 3, H, W], H and W multiples of the patch size; nothing of the model is changed.
 
         The returned tensors are at least float32, on the model's device. Raises ModelError, with the module's name, where a
         part of the model computes something else than its class and weights say, or the whole of it another embedding.
@@ -99,23 +99,36 @@ class Tower(ABC):
             check_there(self.model)
             pixels = pixels.to(self.device, self.dtype)
             found = self.pass_through(pixels, layers)
-        prove(self, pixels, found.global_embedding)
+        prove(self, pixels[:1], found[0].global_embedding)
         return found
 
-    def pass_through(self, pixels: Tensor, layers: int) -> EncodedLayers:
-        """`encode` of pixels where the model computes, without looking whether that is what the model itself gives."""
+    def pass_through(self, pixels: Tensor, layers: int) -> list[EncodedLayers]:
+        """`encode` of pixels where the model computes, without looking whether that is what the model itself gives.
+
+        The images go through most blocks together, and one by one through those whose maps are wanted.
+        """
         grid = self.grid_of(pixels)
         tokens = self.enter(pixels, grid)
-        maps, states = [], []
+        images = range(len(tokens))
+        maps: list[list[LayerMap]] = [[] for _ in images]
+        states: list[list[Tensor]] = [[] for _ in images]
         for index, block in enumerate(self.blocks):
             entering = tokens
-            tokens, found = self.run_block(block, tokens, grid, wanted=index >= self.depth - layers)
-            if found is not None:
-                maps.append(found)
+            if index < self.depth - layers:
+                tokens, _ = self.run_block(block, tokens, grid, wanted=False)
+            else:
+                leaving = []
+                for image, found in enumerate(self.run_block(block, one, grid, wanted=True) for one in tokens.split(1)):
+                    leaving.append(found[0])
+                    if found[1] is not None:
+                        maps[image].append(found[1])
+                tokens = torch.cat(leaving) if len(leaving) > 1 else leaving[0]
             if self.keeps_states:
-                states.append(at_least_float32(tokens[0]))
-        embedding, entering, leaving = (at_least_float32(found[0]) for found in (self.embed(tokens), entering, tokens))
-        return EncodedLayers(maps, grid, self.prefix, embedding, entering, leaving, states)
+                for image in images:
+                    states[image].append(own_part(tokens, image))
+        last = self.embed(tokens), entering, tokens
+        read = [[own_part(whole, image) for whole in last] for image in images]
+        return [EncodedLayers(maps[image], grid, self.prefix, *read[image], states[image]) for image in images]
 
     def embed_canvases(self, canvases: Tensor) -> Tensor:
         """The model's plain embeddings [B, D], at least float32, of canvases [B, 3, H, W] as `canvas` makes them."""
@@ -160,6 +173,12 @@ class Tower(ABC):
 
         residual [K, d]: what the last block adds its attention to; None for nothing. A pooler adds it to nothing.
         """
+
+
+def own_part(whole: Tensor, image: int) -> Tensor:
+    """What is of one image [...] in [B, ...], at least float32; it does not keep the others in memory."""
+    part = at_least_float32(whole[image])
+    return part.clone() if len(whole) > 1 and part.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr() else part
 
 
 FAMILIES: list[type[Tower]] = []

@@ -39,7 +39,7 @@ def prove(tower: Tower, pixels: Tensor, embedding: Tensor) -> None:
     if tuple(pixels.shape[-2:]) != tuple(tower.image_size):
         small = F.interpolate(pixels.to(embedding), tower.image_size, mode="bilinear", antialias=True)
         pixels = small.to(pixels)
-        embedding = tower.pass_through(pixels, 1).global_embedding
+        embedding = tower.pass_through(pixels, 1)[0].global_embedding
     try:
         own = tower.own(pixels)[0].to(embedding)
     except Exception as error:  # of whatever has been done to the model
