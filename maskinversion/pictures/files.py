@@ -1,5 +1,6 @@
 """Files of pictures, and what Pillow makes of them."""
 
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from ..errors import InputError
 from .numbers import warn
 
 ORIENTATION = 0x0112  # in EXIF
+START = 64  # bytes of a file that tell what it is
 NO_PICTURES = (
     (b"version https://git-lfs", "it is a pointer of Git LFS: run git lfs pull"),
     (b"<!doctype html", "it is a web page: download the picture itself"),
@@ -33,15 +35,26 @@ def open_picture(path: str | os.PathLike, turned: bool = True) -> Image.Image:
             raise InputError(f"{path} is a folder; give a picture")
         if not stat.S_ISREG(found.st_mode):
             raise InputError(f"{path} is not a regular file but a pipe or a device; give a picture")
-        try:
-            with Image.open(path) as image:
-                if turned:
-                    return upright(image)
-                image.load()
-                image.getexif().pop(ORIENTATION, None)
-                return image
-        except UnidentifiedImageError as error:
-            raise InputError(f"{path} is not a picture that can be read: {what_it_is(Path(path))}") from error
+        return decoded(path, str(path), turned)
+
+
+def open_bytes(content: bytes, what: str) -> Image.Image:
+    """As `open_picture`, of the content of a file. what: it is called in errors."""
+    with explained(what):
+        return decoded(io.BytesIO(content), what, True)
+
+
+def decoded(source: str | os.PathLike | io.BytesIO, what: str, turned: bool) -> Image.Image:
+    try:
+        with Image.open(source) as image:
+            if turned:
+                return upright(image)
+            image.load()
+            image.getexif().pop(ORIENTATION, None)
+            return image
+    except UnidentifiedImageError as error:
+        start = source.getvalue()[:START] if isinstance(source, io.BytesIO) else start_of(Path(source))
+        raise InputError(f"{what} is not a picture that can be read: {what_it_is(start)}") from error
 
 
 @contextmanager
@@ -93,10 +106,14 @@ def explained(name: str) -> Iterator[None]:
         raise InputError(f"{name} is not a picture that can be read ({reason})") from error
 
 
-def what_it_is(path: Path) -> str:
-    """What a file that is no picture may be, and what to do."""
+def start_of(path: Path) -> bytes:
     with path.open("rb") as file:
-        start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+        return file.read(START)
+
+
+def what_it_is(start: bytes) -> str:
+    """What a file that begins so and is no picture may be, and what to do."""
+    start = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not start:
         return "it is empty"
     if start[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
