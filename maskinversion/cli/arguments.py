@@ -78,12 +78,15 @@ def lines_of(path: Path) -> list[str]:
         raise InputError(f"the phrases could not be read: {error}") from error
 
 
+def settings_of(args: argparse.Namespace) -> InversionSettings:
+    given = {field.name: getattr(args, field.name) for field in dataclasses.fields(InversionSettings)}
+    return InversionSettings(**PRESETS[args.preset] | {name: value for name, value in given.items() if value is not None})
+
+
 def make_inverter(args: argparse.Namespace) -> MaskInverter:
     from .. import MaskInverter, load_clip
 
-    given = {field.name: getattr(args, field.name) for field in dataclasses.fields(InversionSettings)}
-    settings = InversionSettings(**PRESETS[args.preset] | {name: value for name, value in given.items() if value is not None})
-    return MaskInverter(load_clip(args.clip, args.architecture, args.device), settings)
+    return MaskInverter(load_clip(args.clip, args.architecture, args.device), settings_of(args))
 
 
 def named_masks(args: argparse.Namespace) -> Iterator[tuple[str, Tensor]]:

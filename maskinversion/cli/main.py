@@ -24,6 +24,7 @@ COMMANDS = {
     "caption": ("caption", "write captions of each region"),
     "prompt": ("prompt", "write a prompt of each region, of lists of phrases"),
     "demo": ("demo", "name the regions of a bundled scene, offline"),
+    "embed": ("embed", "the tokens of regions of many pictures, in a table of Parquet files"),
     "eval": ("evaluate", "how well regions are named and found on a data set, against other methods"),
     "bench": ("bench", "time and memory against other ways to the same tokens (many minutes)"),
     "doctor": ("doctor", "print versions, devices and the models found"),

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 FORMAT = "maskinversion-regions-1"  # raised when the same settings give other tokens, or other columns
 KEY = b"maskinversion"  # of a part's metadata
 MANIFEST = "manifest.json"
+SOURCE = "source"  # the name of the rejects that are of no part
 NUMBERS = ("float32", "float16")
 BOX = 4
 ROWS_AT_ONCE = 8192
@@ -164,8 +165,10 @@ class RegionTable:
             raise InputError(f"{path} is damaged ({first_line(error)})") from error
 
     @classmethod
-    def create(cls, folder: str | os.PathLike, made: Made, source: Mapping[str, Any]) -> RegionTable:
-        """One to write to: new, or one that is there and was made with the same.
+    def create(
+        cls, folder: str | os.PathLike, made: Made, source: Mapping[str, Any], moved: bool = False
+    ) -> RegionTable:
+        """One to write to: new, or one that is there and was made with the same. moved: the source is its own, in a new place.
 
         Raises InputError, which names what differs, where it was made with another model, other settings or of other pictures.
         """
@@ -180,6 +183,9 @@ class RegionTable:
                 f"{folder} was made with {'; '.join(different)}: tokens of both cannot be compared. Give another folder for these, "
                 f"or the settings that it was made with"
             )
+        if moved and there.source.get("kind") == source.get("kind"):
+            there.source = source
+            there.write_manifest()
         if there.source != source:
             raise InputError(
                 f"{folder} is of other pictures ({described(there.source)}; these are {described(source)}): give another folder. "
@@ -234,11 +240,7 @@ class RegionTable:
         pa = require("pyarrow", USE)
         metadata = {"format": FORMAT, **asdict(self.made), **about, "pictures": [encodable(picture) for picture in pictures]}
         columns = schema(self.made).with_metadata({KEY: json.dumps(metadata).encode()})
-        if rejects:
-            lines = [{key: v if v is None else encodable(v) for key, v in asdict(reject).items()} for reject in rejects]
-            put(self.rejects / f"{name}.parquet", pa.Table.from_pylist(lines, reject_schema()), self.unfinished)
-        else:
-            (self.rejects / f"{name}.parquet").unlink(missing_ok=True)  # of a run before that was stopped
+        self._put_rejects(name, rejects)
         put(self.regions / f"{name}.parquet", pa.Table.from_batches(self._batches(rows, columns), columns), self.unfinished)
 
     def _batches(self, rows: Sequence[RegionRow], columns: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -264,6 +266,24 @@ class RegionTable:
                 arrays.append(pa.array([encodable(v) if texts and v is not None else v for v in values], column.type))
             yield pa.record_batch(arrays, schema=columns)
 
+    def write_source_rejects(self, rejects: Sequence[Reject]) -> None:
+        """Writes what is wrong with the source itself, in place of what was before."""
+        self._put_rejects(SOURCE, rejects)
+
+    def _put_rejects(self, name: str, rejects: Sequence[Reject]) -> None:
+        pa, path = require("pyarrow", USE), self.rejects / f"{name}.parquet"
+        if rejects:
+            lines = [{key: v if v is None else encodable(v) for key, v in asdict(reject).items()} for reject in rejects]
+            put(path, pa.Table.from_pylist(lines, reject_schema()), self.unfinished)
+        else:
+            path.unlink(missing_ok=True)  # of a run before
+
+    def forget_rejected(self) -> None:
+        """Deletes the parts with rejects, so that they are made again."""
+        for path in listed(self.rejects):
+            (self.regions / path.name).unlink(missing_ok=True)
+            path.unlink()
+
     def dataset(self) -> Any:
         """All rows as a `pyarrow.dataset.Dataset`, of which nothing is read yet."""
         dataset = require("pyarrow.dataset", USE)
@@ -286,7 +306,7 @@ class RegionTable:
     def read_rejects(self) -> pa.Table:
         """picture, annotation (null where it is the whole picture), reason."""
         dataset = require("pyarrow.dataset", USE)
-        finished = self.finished()  # others are of parts that were not finished
+        finished = {SOURCE, *self.finished()}  # others are of parts that were not finished
         paths = [str(path) for path in listed(self.rejects) if path.stem in finished]
         return dataset.dataset(paths, schema=reject_schema(), format="parquet").to_table()
 
