@@ -16,7 +16,7 @@ FLOORS = (
     ("bundled",),
     ("explain",),
     ("models",),
-    ("inverter", "starts", "tokens", "operations", "identity", "maskinversion"),
+    ("inverter", "starts", "tokens", "operations", "identity", "hidden_states", "maskinversion"),
     ("drawing",),
     ("tasks",),
     ("evaluation", "bench"),
