@@ -17,7 +17,8 @@ from ..maskinversion.drawing.overlay import overlay
 from ..maskinversion.geometry import resize
 from ..maskinversion.inverter import Callback
 from ..maskinversion.settings import FITS, LR_UNITS, PRECISIONS, PRESETS, STARTS, InversionSettings
-from .support.convert import clip_vision_output, mask_at, masks_from, masks_of, pair, pictures_of
+from .support.clip_vision import CHOICES, WAYS, HiddenStates, clip_vision_output
+from .support.convert import mask_at, masks_from, masks_of, pair, pictures_of
 from .support.managed import ManagedClip, encode, managed, memory_back
 from .support.progress import ProgressBar, warnings_on
 from .support.types import CATEGORY, ClipSocket, RegionSockets, TokensSocket
@@ -102,12 +103,14 @@ class MaskInversion(io.ComfyNode):
                     advanced=True,
                     tooltip="How the picture becomes a square: squashed, with bars, or cut.",
                 ),
-                io.Boolean.Input(
+                io.Combo.Input(
                     "region_hidden_states",
-                    default=False,
+                    display_name="hidden states",
+                    options=CHOICES,
+                    default=HiddenStates.choice,
                     advanced=True,
-                    tooltip="Also weight the hidden states in clip_vision_output by the map, for nodes that read those, such as "
-                    "Redux and Wan.",
+                    tooltip="For nodes that read the hidden states in clip_vision_output, such as Redux and Wan: those of the "
+                    "whole picture, or of the region.",
                 ),
                 io.Combo.Input(
                     "precision",
@@ -143,6 +146,16 @@ class MaskInversion(io.ComfyNode):
                     tooltip="relative: lr does the same on every model. absolute: as published, where it depends on how long the "
                     "model's embeddings are.",
                 ),
+                io.Float.Input(
+                    "threshold",
+                    default=HiddenStates.threshold,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    advanced=True,
+                    tooltip="For hidden states of patches: how much of a patch the mask must cover. 0 is all that it touches.",
+                ),
             ],
             outputs=[
                 TokensSocket.Output(display_name="tokens", tooltip="What Classify Region reads."),
@@ -156,6 +169,13 @@ class MaskInversion(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, region_hidden_states: object) -> bool | str:
+        """It was yes or no once, and graphs that were saved then still say so."""
+        if region_hidden_states is None or region_hidden_states in WAYS:
+            return True
+        return f"region_hidden_states is {region_hidden_states!r}; it must be one of {', '.join(CHOICES)}"
+
+    @classmethod
     def execute(
         cls,
         image: torch.Tensor,
@@ -167,11 +187,12 @@ class MaskInversion(io.ComfyNode):
         layers: int,
         image_size: int,
         fit: str,
-        region_hidden_states: bool,
+        region_hidden_states: str | bool,
         precision: str,
         empty_masks: str = EMPTY_MASKS[0],
         start: str = DEFAULTS["start"],
         lr_unit: str = DEFAULTS["lr_unit"],
+        threshold: float = HiddenStates.threshold,
     ) -> io.NodeOutput:
         settings = InversionSettings(
             iterations, lr, alpha, layers, image_size or None, fit, precision, start=start, lr_unit=lr_unit
@@ -187,7 +208,8 @@ class MaskInversion(io.ComfyNode):
                 encoded.append(encode(model, inverter, picture))
                 tokens.append(inverter.invert(encoded[-1], masks, progress.of(picture)))
             maps = [found.maps_for().to(image.device) for found in tokens]
-            output = clip_vision_output(inverter.clip.model, encoded, tokens, region_hidden_states)
+            masks = [own for _, own in pairs]
+            output = clip_vision_output(inverter, encoded, masks, tokens, HiddenStates(region_hidden_states, threshold))
         return io.NodeOutput(tokens, output, maps[0] if len(maps) == 1 else torch.cat(maps))
 
 

@@ -51,6 +51,9 @@ app.registerExtension({
         valueOf(this, "start").value = "picture"
         valueOf(this, "lr_unit").value = "absolute"
       }
+      const hidden = valueOf(this, "region_hidden_states")
+      // It was yes or no once.
+      if (typeof hidden.value === "boolean") hidden.value = hidden.options.values[hidden.value ? 1 : 0]
       this.maskinversionPreset.value = matching(this, start.presets)
       return result
     }

@@ -1,12 +1,10 @@
-"""ComfyUI's batches to the library's images and masks, and back."""
+"""ComfyUI's batches to the library's images and masks."""
 
-import comfy.clip_vision
 import comfy.model_management
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ...maskinversion import EncodedImage, InputError, LocalizedTokens
+from ...maskinversion import InputError, LocalizedTokens
 from ...maskinversion.geometry import resize
 from ...maskinversion.pictures import as_masks, in_range, read_mask, warn
 from .regions import Regions, frames_of
@@ -129,48 +127,3 @@ def pair_boxes(pictures: list[Tensor], frames: list[Regions], leave_out_empty: b
     if empty:
         warn(f"left out, because no box is in the picture: {', '.join(empty)}")
     return pairs
-
-
-def clip_vision_output(
-    model: object, encoded: list[EncodedImage], tokens: list[LocalizedTokens], region_hidden_states: bool
-) -> comfy.clip_vision.Output:
-    """What CLIP Vision Encode would give for M pictures, with the M tokens as `image_embeds`; model: what encoded them.
-
-    The hidden states are those of each token's whole picture, or of its region: every patch weighted by the token's map.
-    """
-    device = comfy.model_management.intermediate_device()
-    native = model.model if isinstance(model, comfy.clip_vision.ClipVisionModel) else None
-
-    def of_each(states: list[Tensor]) -> Tensor:
-        """States [..., N, d] of every image as those of its tokens: [M, ..., N, d]."""
-        parts = []
-        for image, found, state in zip(encoded, tokens, states, strict=True):
-            part = state.float().expand(len(found), *state.shape)
-            if region_hidden_states:
-                weights = row_weights(image, found)
-                part = part * weights.reshape(len(found), *[1] * (state.ndim - 2), -1, 1)
-            parts.append(part)
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-    leaving = [image.leaving for image in encoded]
-    if native is not None and native.vision_model.output_layernorm:
-        leaving = [native.vision_model.post_layernorm(state) for state in leaving]
-    entering = of_each([image.entering for image in encoded])
-    projector = None if native is None else native.multi_modal_projector
-
-    output = comfy.clip_vision.Output()
-    output["image_embeds"] = torch.cat([found.embeddings for found in tokens]).float().to(device)
-    output["last_hidden_state"] = of_each(leaving).to(device)
-    output["penultimate_hidden_states"] = entering.to(device)
-    if encoded[0].states:
-        output["all_hidden_states"] = of_each([torch.stack(image.states) for image in encoded]).to(device)
-    counted = zip(encoded, tokens, strict=True)
-    output["image_sizes"] = [torch.Size((3, *image.geometry.model_size)) for image, found in counted for _ in range(len(found))]
-    output["mm_projected"] = None if projector is None else projector(entering).to(device)
-    return output
-
-
-def row_weights(encoded: EncodedImage, tokens: LocalizedTokens) -> Tensor:
-    """How much of each token of the picture belongs to the region [M, N]: 1 before the patches, then the map over the grid."""
-    patches = F.adaptive_avg_pool2d(tokens.maps[None].float(), encoded.grid)[0].flatten(1)
-    return torch.cat([patches.new_ones(len(patches), encoded.prefix), patches], 1)

@@ -64,7 +64,7 @@ def warnings_on(node: str) -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", InputWarning)
         yield
-    words = [str(warning.message) for warning in caught if issubclass(warning.category, InputWarning)]
+    words = list(dict.fromkeys(str(warning.message) for warning in caught if issubclass(warning.category, InputWarning)))
     for warning in caught:
         if not issubclass(warning.category, InputWarning):
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)

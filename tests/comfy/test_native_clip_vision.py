@@ -127,16 +127,24 @@ def inversion(defaults, file, size, masks=1, **settings):
     }
 
 
-def with_region(graph):
-    """The same with the hidden states of the regions, compared with those of the pictures."""
-    inputs = graph["inversion"]["inputs"] | {"region_hidden_states": True}
-    compared = {"whole": ["inversion", 1], "region": ["region", 1], "maps": ["inversion", 2]}
+WAYS = {"faded by the map": ["inversion", 2], "faded by the mask": ["mask", 0], "patches of the region only": ["mask", 0]}
+
+
+FADED = list(WAYS)[:2]
+
+
+def with_regions(graph):
+    """The same with the hidden states of the regions in three ways, compared with those of the pictures."""
+    graph = dict(graph)
+    for way, seen in WAYS.items():
+        inputs = graph["inversion"]["inputs"] | {"region_hidden_states": way}
+        compared = {"whole": ["inversion", 1], "region": [way, 1], "seen": seen, "choice": way}
+        graph[way] = {"class_type": "MaskInversion", "inputs": inputs}
+        graph[f"{way}, compared"] = {"class_type": "TestRegion", "inputs": compared}
+        graph[f"{way}, output"] = {"class_type": "TestOutput", "inputs": {"output": [way, 1], "image": ["image", 0]}}
     return graph | {
-        "region": {"class_type": "MaskInversion", "inputs": inputs},
-        "region output": {"class_type": "TestOutput", "inputs": {"output": ["region", 1], "image": ["image", 0]}},
-        "compared": {"class_type": "TestRegion", "inputs": compared},
         "kept": {"class_type": "TestEncodings", "inputs": {"clip_vision": ["clip", 0], "after": ["inversion", 2]}},
-        "kept again": {"class_type": "TestEncodings", "inputs": {"clip_vision": ["clip", 0], "after": ["region", 2]}},
+        "kept again": {"class_type": "TestEncodings", "inputs": {"clip_vision": ["clip", 0], "after": ["faded by the mask", 2]}},
     }
 
 
@@ -165,9 +173,9 @@ def test_a_native_model_in_the_server(server, defaults, model):
     name, file = model
     shape = ARCHITECTURES[name]
     size = int((shape["positions"] - shape["class_token"]) ** 0.5) * shape["patch"]
-    run = server.submit(with_region(with_conditioning(inversion(defaults, file, size, masks=2, iterations=3))))
+    run = server.submit(with_regions(with_conditioning(inversion(defaults, file, size, masks=2, iterations=3))))
     assert not run.error, run.error
-    read = {node: json.loads(run.text(node)) for node in ("before", "output", "after", "report", "region output", "compared")}
+    read = {node: json.loads(run.text(node)) for node in ("before", "output", "after", "report")}
     before, output, report = read["before"], read["output"], read["report"]
 
     assert before == read["after"]  # other users of the model get the same bits
@@ -177,12 +185,15 @@ def test_a_native_model_in_the_server(server, defaults, model):
     assert json.loads(run.text("conditioned")) == [[2, width]]
 
     assert output["finite"] and set(output) == set(before)  # complete, and of the shape of a plain encoding of two pictures
-    for field in set(before["digest"]) - {"image_embeds"}:
-        assert output[field] == read["region output"][field] == [2, *before[field][1:]], field
-        assert output["digest"][field] != read["region output"]["digest"][field]
+    states = [field for field in before["digest"] if field.endswith(("hidden_state", "hidden_states"))]
+    for way in WAYS:
+        compared, region = (json.loads(run.text(f"{way}, {what}")) for what in ("compared", "output"))
+        assert len(compared["errors"]) == len(states) and max(compared["errors"]) < 1e-6, way
+        assert output["digest"]["image_embeds"] == region["digest"]["image_embeds"]
+        for field in set(before["digest"]) - {"image_embeds"}:
+            assert output[field] == [2, *before[field][1:]] and output["digest"][field] != region["digest"][field], field
+            assert way not in FADED or region[field] == output[field], field
     assert output["image_sizes"] == [[3, size, size]] * 2
-    assert output["digest"]["image_embeds"] == read["region output"]["digest"]["image_embeds"]
-    assert max(read["compared"]) < 1e-6
     assert run.text("kept") == run.text("kept again") and len(json.loads(run.text("kept"))) == 1  # the picture was encoded once
 
 

@@ -87,7 +87,8 @@ def test_a_workflow_from_before_presets_goes_on_as_it_was(opened):
     workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
     (node,) = (node for node in workflow["nodes"] if node["type"] == "MaskInversion")
     node["widgets_values"] = [10, 0.1, 0, 1, 0, "stretch", False, "exact"]  # as it was in version 0.1.0
-    node["inputs"] = [entry for entry in node["inputs"] if entry["name"] not in ("empty_masks", "start", "lr_unit")]
+    node["inputs"] = [entry for entry in node["inputs"] if entry["name"] not in ("empty_masks", "start", "lr_unit", "threshold")]
+    next(entry for entry in node["inputs"] if entry["name"] == "region_hidden_states")["type"] = "BOOLEAN"
     page.evaluate("w => window.app.loadGraphData(w)", workflow)
     page.wait_for_timeout(2000)
     found = page.evaluate(VALUES)
@@ -95,6 +96,11 @@ def test_a_workflow_from_before_presets_goes_on_as_it_was(opened):
     sent = page.evaluate("async () => (await window.app.graphToPrompt()).output")
     (inputs,) = (entry["inputs"] for entry in sent.values() if entry["class_type"] == "MaskInversion")
     assert inputs["start"] == "picture" and inputs["lr_unit"] == "absolute" and "preset" not in inputs
+    assert inputs["region_hidden_states"] == "whole picture" and inputs["threshold"] == 0.5
+    node["widgets_values"][6] = True
+    page.evaluate("w => window.app.loadGraphData(w)", workflow)
+    page.wait_for_timeout(2000)
+    assert page.evaluate(VALUES)["region_hidden_states"] == "faded by the map"
 
 
 def test_the_page_reads_every_workflow_as_the_tests_do(opened):

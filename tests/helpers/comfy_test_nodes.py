@@ -37,6 +37,8 @@ class TestMask:
         masks = torch.zeros(count, height, width)
         for i, mask in enumerate(masks):
             mask[height // 8 : height // 2 + i, width // 4 : width // 2] = 1
+            if kind == "corners":
+                mask[height // 2 + i : 3 * height // 4, width // 2 : 3 * width // 4] = 1
         if kind == "last empty":
             masks[-1] = 0
         elif kind == "last nan":
@@ -111,26 +113,53 @@ class TestAfter:
 
 
 class TestRegion:
-    """How far hidden states of a region are from those of the picture times the map [M, H, W] over the grid of patches."""
+    """How far hidden states of regions are from those of their pictures, made the regions' in the way that is chosen.
+
+    seen: the maps or masks [M, H, W]. The digests are of all states.
+    """
 
     INPUT_TYPES = classmethod(
-        lambda s: {"required": {"whole": ("CLIP_VISION_OUTPUT",), "region": ("CLIP_VISION_OUTPUT",), "maps": ("MASK",)}}
+        lambda s: {
+            "required": {
+                "whole": ("CLIP_VISION_OUTPUT",),
+                "region": ("CLIP_VISION_OUTPUT",),
+                "seen": ("MASK",),
+                "choice": ("STRING",),
+            }
+        }
     )
     RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "test", True
 
-    def look(self, whole, region, maps):
-        errors = []
+    def look(self, whole, region, seen, choice):
+        report = {"errors": [], "image_sizes": [list(size) for size in region.image_sizes]}
         for name in ("last_hidden_state", "penultimate_hidden_states", "all_hidden_states"):
             if not hasattr(whole, name):
                 continue
             a, b = getattr(whole, name), getattr(region, name)
             side = int(a.shape[-2] ** 0.5)
             prefix = a.shape[-2] - side * side
-            cells = torch.nn.functional.interpolate(maps[:, None], size=(side, side), mode="area").flatten(1)
-            rows = torch.cat([torch.ones(len(maps), prefix), cells], 1)
-            rows = rows.reshape(len(maps), *[1] * (a.ndim - 3), -1, 1)
-            errors.append(float((b - a * rows).abs().max() / a.abs().max()))
-        return {"ui": {"text": [json.dumps(errors)]}}
+            cells = torch.nn.functional.interpolate(seen[:, None], size=(side, side), mode="area")[:, 0]
+            if choice.startswith("faded"):
+                rows = torch.cat([torch.ones(len(seen), prefix), cells.flatten(1)], 1)
+                expected = a * rows.reshape(len(seen), *[1] * (a.ndim - 3), -1, 1)
+            else:
+                kept = [self.kept(cell, choice) for cell in cells]
+                most = max(map(len, kept))
+                kept = [[*range(prefix), *(prefix + own[k * len(own) // most] for k in range(most))] for own in kept]
+                expected = torch.stack([states[..., own, :] for states, own in zip(a, kept)])
+            report["errors"].append(float((b - expected).abs().max() / a.abs().max()) if b.shape == expected.shape else None)
+            report[name] = list(b.shape)
+        report["digest"] = digest(*(value for value in vars(region).values() if torch.is_tensor(value)))
+        return {"ui": {"text": [json.dumps(report)]}}
+
+    def kept(self, cell, choice):
+        """The numbers of the patches of one region, which has a box of its own."""
+        side = len(cell)
+        inside = [(y, x) for y in range(side) for x in range(side) if cell[y, x] >= 0.5 * cell.max()]
+        if choice == "patches of its box":
+            rows, columns = zip(*inside)
+            inside = [(y, x) for y in range(min(rows), max(rows) + 1) for x in range(min(columns), max(columns) + 1)]
+        return [y * side + x for y, x in inside]
 
 
 class TestConditioning:
