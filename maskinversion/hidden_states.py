@@ -15,8 +15,9 @@ from torch import Tensor
 from .errors import InputError
 
 # `whole`: all rows as they are. `map`, `mask`: every patch multiplied by how much of it the token's map or the mask covers.
-# `patches`: of the mask only, the others left out. `box`: all those of the box around them.
-WAYS = ("whole", "map", "mask", "patches", "box")
+# `map patches`, `patches`: of the map or the mask only, the others left out. `box`: all those of the box around the mask's.
+WAYS = ("whole", "map", "mask", "map patches", "patches", "box")
+BY_MAP = ("map", "map patches")
 THRESHOLD = 0.5
 
 
@@ -51,11 +52,11 @@ def coverage(seen: Tensor, grid: tuple[int, int]) -> Tensor:
 def region_rows(way: str, covered: Sequence[Tensor], prefix: int, threshold: float = THRESHOLD) -> list[Rows]:
     """The rows of every picture's regions, as many for each region of all pictures.
 
-    way: one of WAYS. covered: what `coverage` says of the regions of each picture, by their maps for `map` and by their masks for
-    the others, all on one grid. prefix: rows before the patches, which are always kept as they are.
-    threshold: how much of a patch the mask must cover, of what it covers of the patch that it covers most, for `patches` and `box`.
+    way: one of WAYS. covered: what `coverage` says of the regions of each picture, by their maps for those of BY_MAP and by their
+    masks for the others, all on one grid. prefix: rows before the patches, which are always kept as they are.
+    threshold: how much of a patch must be covered, of what is of the patch that is covered most, where the others are left out.
 
-    Where regions have different numbers of `patches`, the smaller ones have some of their own twice or more, evenly; a smaller
+    Where regions have different numbers of patches, the smaller ones have some of their own twice or more, evenly; a smaller
     `box` grows around its middle to the height and width of the largest. Raises InputError for another way or threshold.
     """
     if way not in WAYS:

@@ -154,7 +154,7 @@ class MaskInversion(io.ComfyNode):
                     step=0.01,
                     optional=True,
                     advanced=True,
-                    tooltip="For hidden states of patches: how much of a patch the mask must cover. 0 is all that it touches.",
+                    tooltip="For hidden states of patches: how much of a patch must be covered. 0 is all that are touched.",
                 ),
             ],
             outputs=[

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...maskinversion import EncodedImage, LocalizedTokens, MaskInverter
-from ...maskinversion.hidden_states import THRESHOLD, coverage, region_rows
+from ...maskinversion.hidden_states import BY_MAP, THRESHOLD, coverage, region_rows
 
 # By what a user chooses; before there was a choice, it was whether to fade them by the map.
 WAYS: dict[object, str] = {
@@ -16,6 +16,7 @@ WAYS: dict[object, str] = {
     "faded by the map": "map",
     "faded by the mask": "mask",
     "patches of the region only": "patches",
+    "patches of the map only": "map patches",
     "patches of its box": "box",
     False: "whole",
     True: "map",
@@ -46,7 +47,7 @@ def clip_vision_output(
     model = inverter.clip.model
     native = model.model if isinstance(model, comfy.clip_vision.ClipVisionModel) else None
     way = WAYS[hidden.choice]
-    if way in ("whole", "map"):
+    if way == "whole" or way in BY_MAP:
         seen = [found.maps for found in tokens]
     else:
         seen = [inverter.masks_for(image, own) for image, own in zip(encoded, masks, strict=True)]

@@ -6,7 +6,8 @@ import pytest
 
 from tests.helpers.graphs import inversion
 
-WAYS = ("faded by the map", "faded by the mask", "patches of the region only", "patches of its box")
+BY_MAP = ("faded by the map", "patches of the map only")
+WAYS = (*BY_MAP, "faded by the mask", "patches of the region only", "patches of its box")
 
 
 def compared(defaults, ways, images=1, masks=1, **settings):
@@ -15,7 +16,7 @@ def compared(defaults, ways, images=1, masks=1, **settings):
     graph["image"]["inputs"] |= {"height": 96, "width": 96}
     for way in ways:
         inputs = graph["inversion"]["inputs"] | {"region_hidden_states": way}
-        seen = ["mask", 0] if way in WAYS[1:] else ["inversion", 2]
+        seen = ["inversion", 2] if way in BY_MAP else ["mask", 0]
         graph[str(way)] = {"class_type": "MaskInversion", "inputs": inputs}
         report = {"whole": ["inversion", 1], "region": [str(way), 1], "seen": seen, "choice": str(way)}
         graph[f"{way}: report"] = {"class_type": "TestRegion", "inputs": report}

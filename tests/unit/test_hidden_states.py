@@ -86,7 +86,7 @@ def test_states_of_all_blocks_at_once_are_those_of_each(way):
         assert torch.equal(together[:, number], found.of(block))
 
 
-@pytest.mark.parametrize("way", ["patches", "box"])
+@pytest.mark.parametrize("way", ["map patches", "patches", "box"])
 def test_what_is_left_out_has_no_influence(way):
     (found,) = region_rows(way, [covered(".**. .**. ....")], 1)
     spoilt = STATES.clone()
@@ -104,7 +104,7 @@ def test_a_quarter_of_a_picture_of_siglip_is_about_a_quarter_of_its_rows():
 
 
 def test_another_way_or_threshold_is_refused():
-    with pytest.raises(mi.InputError, match=r"'pixels'.*whole, map, mask, patches, box"):
+    with pytest.raises(mi.InputError, match=r"'pixels'.*whole, map, mask, map patches, patches, box"):
         region_rows("pixels", [covered("*... .... ....")], 1)
     with pytest.raises(mi.InputError, match=r"threshold is 1\.5"):
         region_rows("patches", [covered("*... .... ....")], 1, 1.5)
