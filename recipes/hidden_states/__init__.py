@@ -1,0 +1,1 @@
+"""Which hidden states of a region tell a reader of them most."""
