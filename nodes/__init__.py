@@ -2,10 +2,10 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import captions, classifier, clip, diffusion, invert, naming, prompts, regions, token_files, tokens
+from . import captions, classifier, clip, diffusion, hidden_states, invert, naming, prompts, regions, token_files, tokens
 
 
 class MaskInversionExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        groups = (clip, invert, regions, naming, classifier, captions, prompts, tokens, token_files, diffusion)
+        groups = (clip, invert, regions, naming, classifier, captions, prompts, tokens, token_files, diffusion, hidden_states)
         return [node for group in groups for node in group.NODES]

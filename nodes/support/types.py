@@ -7,13 +7,15 @@ from ...maskinversion import LocalizedTokens
 CATEGORY = "MaskInversion"
 TOKENS_CATEGORY = f"{CATEGORY}/tokens"
 REGIONS_CATEGORY = f"{CATEGORY}/regions"
+CONSUMERS_CATEGORY = f"{CATEGORY}/for other models"
 
 ClipSocket = io.Custom("MASKINVERSION_CLIP")  # a ManagedClip
 TokensSocket = io.Custom("MASKINVERSION_TOKENS")  # Tokens
 PipelineSocket = io.Custom("MASKINVERSION_PIPELINE")  # a ManagedDecoder
 CaptionerSocket = io.Custom("MASKINVERSION_CAPTIONER")  # a ManagedCaptioner
 ClassifierSocket = io.Custom("MASKINVERSION_CLASSIFIER")  # a RegionClassifier
-EmbedsSocket = io.Custom("EMBEDS")  # [M, D], as IPAdapter_plus has it for the basic adapters
+EmbedsSocket = io.Custom("EMBEDS")  # of IPAdapter_plus: [M, D] for the basic adapters, [M, N, d] for Plus and Kolors
+WanEmbedsSocket = io.Custom("WANVIDIMAGE_CLIPEMBEDS")  # of WanVideoWrapper: two of [1, N, d] by their names, the second may be None
 SegmentsSocket = io.Custom("SEGS")  # of the Impact Pack: the picture's (height, width), and the segments
 CornersSocket = io.Custom("BBOX")  # of packs around Florence-2 and SAM 2: [left, top, right, bottom]
 JsonSocket = io.Custom("JSON")  # what Florence-2 says
