@@ -50,18 +50,18 @@ class Run:
 class Server:
     """A ComfyUI on a free port with a base directory of its own; a context manager that stops it.
 
-    more_nodes: a module of further nodes. packs: folders of custom nodes to link, the pack itself by default.
+    more_nodes: modules of further nodes. packs: folders of custom nodes to link, the pack itself by default.
     options: further arguments of ComfyUI.
     """
 
-    def __init__(self, base: Path, more_nodes: Path | None = None, packs: Sequence[Path] = (ROOT,), options: Sequence[str] = ()):
+    def __init__(self, base: Path, *more_nodes: Path, packs: Sequence[Path] = (ROOT,), options: Sequence[str] = ()):
         self.base = base
         custom = base / "custom_nodes"
         custom.mkdir(parents=True)
         for pack in packs:
             install_pack(custom / (PACK if pack == ROOT else pack.name), pack)
-        if more_nodes:
-            shutil.copy(more_nodes, custom)
+        for module in more_nodes:
+            shutil.copy(module, custom)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

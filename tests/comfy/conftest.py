@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import comfy_test_nodes
 from tools.comfyui_server import Server
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    with Server(tmp_path_factory.mktemp("comfyui") / "base", Path(comfy_test_nodes.__file__)) as running:
+    modules = [Path(__file__).parents[1] / "helpers" / f"{name}.py" for name in ("comfy_test_nodes", "comfy_small_models")]
+    with Server(tmp_path_factory.mktemp("comfyui") / "base", *modules) as running:
         yield running
 
 
