@@ -1,5 +1,6 @@
 """Captions of regions."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from comfy_api.latest import io
@@ -11,7 +12,7 @@ from ..maskinversion.tasks.caption import BUNDLED_CAPTIONER, TOKENIZER_FILES, re
 from ..maskinversion.tasks.decoding import Decoding
 from .support.files import NOTHING_FOUND, every_file, located, relative, stamp
 from .support.managed import InUse, ManagedCaptioner, ManagedClip
-from .support.progress import counter, with_text
+from .support.progress import counter, warnings_told, with_shown
 from .support.types import CATEGORY, CaptionerSocket, ClipSocket, Tokens, TokensSocket
 from .support.words import CONNECT, WRITTEN, chosen_phrases, list_input, list_stamp, phrases_input
 
@@ -98,7 +99,7 @@ class CaptionRegion(io.ComfyNode):
         how = decoding["decoding"]
         options = {name: value for name, value in decoding.items() if name != "decoding"}
         found = captioner.ready().caption(tokens, Decoding(how, length=length, **options), counter(cls.hidden.unique_id))
-        return shown(found, found, cls.hidden.unique_id)
+        return shown(found, found)
 
 
 class BestCaption(io.ComfyNode):
@@ -132,10 +133,11 @@ class BestCaption(io.ComfyNode):
         check_made_with(tokens, ready, CONNECT)
         embeddings = embeddings_of(tokens)
         lines = chosen_phrases(phrases, word_list, ready)
-        found = retrieve(embeddings, ready, lines, count, counter(cls.hidden.unique_id))
+        with warnings_told() as told:
+            found = retrieve(embeddings, ready, lines, count, counter(cls.hidden.unique_id))
         captions = [[phrase for phrase, _ in region] for region in found]
         with_cosines = [[f"{phrase} ({cosine:.2f})" for phrase, cosine in region] for region in found]
-        return shown(captions, with_cosines, cls.hidden.unique_id)
+        return shown(captions, with_cosines, told)
 
 
 def beams_input() -> io.Input:
@@ -158,9 +160,9 @@ def sampling_inputs() -> list[io.Input]:
     ]
 
 
-def shown(captions: list[list[str]], on_node: list[list[str]], node: str) -> io.NodeOutput:
+def shown(captions: list[list[str]], on_node: list[list[str]], told: Sequence[str] = ()) -> io.NodeOutput:
     summary = "\n".join(f"region {number}: {' | '.join(texts)}" for number, texts in enumerate(on_node, 1))
-    return with_text(summary, node, "\n".join(text for texts in captions for text in texts))
+    return with_shown("\n".join(text for texts in captions for text in texts), text=summary, told=told)
 
 
 def chosen(source: dict) -> str:

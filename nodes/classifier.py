@@ -8,7 +8,7 @@ from ..maskinversion.tasks.classifier_settings import LARGEST_SEED, PRIORS, Trai
 from ..maskinversion.tasks.phrases import CLASS_TEMPLATE
 from .support.files import NOTHING_FOUND, stamp
 from .support.managed import ManagedClip
-from .support.progress import with_text
+from .support.progress import warnings_told, with_shown
 from .support.token_outputs import outputs, result
 from .support.types import CATEGORY, TOKENS_CATEGORY, ClassifierSocket, ClipSocket, Tokens, TokensSocket
 from .support.words import WRITTEN, sentences
@@ -72,7 +72,6 @@ class TrainClassifier(io.ComfyNode):
                 ),
             ],
             outputs=[ClassifierSocket.Output(display_name="classifier", tooltip="For Classify Region and Save Region Classifier.")],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -84,9 +83,10 @@ class TrainClassifier(io.ComfyNode):
         lines = labels.split("\n")
         if len(lines) == sum(map(len, tokens)) + 1 and not lines[-1].strip():
             lines.pop()  # what follows the last line break
-        found = train(tokens, lines, clip.ready(), settings, sentences(template, WRITTEN))
+        with warnings_told() as told:
+            found = train(tokens, lines, clip.ready(), settings, sentences(template, WRITTEN))
         counts = "\n".join(f"{name}: {count}" for name, count in found.parameters["examples"].items())
-        return with_text(counts, cls.hidden.unique_id, found)
+        return with_shown(found, text=counts, told=told)
 
 
 class SaveClassifier(io.ComfyNode):

@@ -14,14 +14,15 @@ from ..maskinversion import InputError, MaskInverter
 from ..maskinversion.bundled import EXAMPLES, load_example
 from ..maskinversion.compute.memory import check_room
 from ..maskinversion.drawing.overlay import overlay
+from ..maskinversion.drawing.summary import MOST, Cell, as_tensor, draw_summary, map_size
 from ..maskinversion.geometry import resize
 from ..maskinversion.inverter import Callback
 from ..maskinversion.settings import FITS, LR_UNITS, PRECISIONS, PRESETS, STARTS, InversionSettings
 from .support.clip_vision import CHOICES, WAYS, HiddenStates, clip_vision_output
 from .support.convert import mask_at, masks_from, masks_of, pair, pictures_of
 from .support.managed import ManagedClip, encode, managed, memory_back
-from .support.progress import ProgressBar, warnings_on
-from .support.types import CATEGORY, ClipSocket, RegionSockets, TokensSocket
+from .support.progress import ProgressBar, warnings_told, with_shown
+from .support.types import CATEGORY, ClipSocket, RegionSockets, Tokens, TokensSocket
 
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(InversionSettings)}
 NEW = DEFAULTS | PRESETS["region"]  # what a new node has; a graph from before there was a choice keeps the defaults
@@ -166,6 +167,7 @@ class MaskInversion(io.ComfyNode):
                 io.Mask.Output(display_name="maps", tooltip="Where each token looks: what came of each mask."),
             ],
             hidden=[io.Hidden.unique_id],
+            is_output_node=True,
         )
 
     @classmethod
@@ -198,7 +200,7 @@ class MaskInversion(io.ComfyNode):
             iterations, lr, alpha, layers, image_size or None, fit, precision, start=start, lr_unit=lr_unit
         )
         encoded, tokens = [], []
-        with warnings_on(cls.hidden.unique_id), memory_back():
+        with warnings_told() as told, memory_back():
             pairs = pair(image, mask, leave_out_empty=empty_masks == LEAVE_OUT)
             model = managed(clip)
             inverter = MaskInverter(model.ready(), settings)
@@ -210,7 +212,27 @@ class MaskInversion(io.ComfyNode):
             maps = [found.maps_for().to(image.device) for found in tokens]
             masks = [own for _, own in pairs]
             output = clip_vision_output(inverter, encoded, masks, tokens, HiddenStates(region_hidden_states, threshold))
-        return io.NodeOutput(tokens, output, maps[0] if len(maps) == 1 else torch.cat(maps))
+        found = tokens, output, maps[0] if len(maps) == 1 else torch.cat(maps)
+        return with_shown(*found, told=told, picture=lambda: summary(pairs, tokens))
+
+
+def summary(pairs: list[tuple[torch.Tensor, list[torch.Tensor]]], tokens: Tokens) -> torch.Tensor:
+    """What came of every mask, drawn: [h, w, 3]."""
+    count, cells = sum(map(len, tokens)), []
+    for (picture, masks), found in zip(pairs, tokens, strict=True):
+        size = map_size(found.geometry.image_size, min(count, MOST))
+        small = shrunk(picture, size).cpu()
+        for index in range(min(len(masks), MOST - len(cells))):
+            heat = found.geometry.from_model(found.maps[index : index + 1], size)[0].cpu()
+            cells.append(
+                Cell(small, heat, mask_at(masks[index], size).cpu(), float(found.iou[index]), found.losses[:, index].tolist())
+            )
+    return as_tensor(draw_summary(cells, count))
+
+
+def shrunk(picture: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """A picture [h, w, C] as [*size, 3]."""
+    return F.interpolate(picture.movedim(-1, 0)[None, :3], size=size, mode="area")[0].movedim(0, -1)
 
 
 def check_maps(pairs: list[tuple[torch.Tensor, list[torch.Tensor]]]) -> None:
@@ -299,7 +321,7 @@ class Progress:
             if not small:
                 scale = min(1.0, PREVIEW_PIXELS / max(picture.shape[:2]))
                 size = [max(1, round(side * scale)) for side in picture.shape[:2]]
-                small.append(F.interpolate(picture.movedim(-1, 0)[None, :3], size=size, mode="area")[0].movedim(0, -1))
+                small.append(shrunk(picture, (size[0], size[1])))
             heat = F.interpolate(maps[None, :1], size=small[0].shape[:2], mode="bilinear")[0, 0]
             return Image.fromarray((overlay(small[0], heat.to(small[0].device)) * 255).byte().cpu().numpy())
 

@@ -14,7 +14,7 @@ from ..maskinversion.tasks.phrases import CLASS_TEMPLATE, EXPRESSION_TEMPLATE, T
 from ..maskinversion.tasks.refer import refer
 from .support.convert import mask_at, masks_from, masks_or_maps, one_picture
 from .support.managed import ManagedClip
-from .support.progress import counter, with_text
+from .support.progress import counter, warnings_told, with_shown
 from .support.types import CATEGORY, ClassifierSocket, ClipSocket, RegionSockets, Tokens, TokensSocket
 from .support.words import CONNECT, WRITTEN, chosen_phrases, list_input, list_stamp, phrases_input, sentences
 
@@ -81,6 +81,7 @@ class ClassifyRegion(io.ComfyNode):
         templates: str = WRITTEN,
         classifier: RegionClassifier | None = None,
     ) -> io.NodeOutput:
+        told: list[str] = []
         if classifier is not None:
             found = classifier.classify(tokens)
         elif clip is None:
@@ -89,9 +90,9 @@ class ClassifyRegion(io.ComfyNode):
             ready = clip.ready()
             check_made_with(tokens, ready, CONNECT)
             lines = chosen_phrases(phrases, word_list, ready)
-            found = classify(
-                embeddings_of(tokens), ready, lines, sentences(template, templates), counter(cls.hidden.unique_id)
-            )
+            read = sentences(template, templates)
+            with warnings_told() as told:
+                found = classify(embeddings_of(tokens), ready, lines, read, counter(cls.hidden.unique_id))
         values, order = found.probabilities.sort(descending=True)
         shown, rows = [], []
         for region, (p_row, row) in enumerate(zip(values.tolist(), order.tolist(), strict=True)):
@@ -102,7 +103,7 @@ class ClassifyRegion(io.ComfyNode):
                 for i, p in zip(row, p_row, strict=True)
             ]
         labels = "\n".join(phrase for phrase, _ in found.best)
-        return with_text("\n".join(shown), cls.hidden.unique_id, labels, "\n".join(rows))
+        return with_shown(labels, "\n".join(rows), text="\n".join(shown), told=told)
 
 
 class FindRegions(io.ComfyNode):
@@ -155,7 +156,8 @@ class FindRegions(io.ComfyNode):
         masks = masks_or_maps(mask, tokens)
         if len(masks) != len(embeddings):
             raise InputError(f"there are {len(masks)} masks and {len(embeddings)} tokens: connect the masks that the tokens are of")
-        found = refer(embeddings, ready, phrases.splitlines(), template, one_to_one)
+        with warnings_told() as told:
+            found = refer(embeddings, ready, phrases.splitlines(), template, one_to_one)
         regions = [region for region in found.region_of if region is not None]
         summary = "\n".join(
             f"{phrase}: {NONE if region is None else f'region {region + 1}'}"
@@ -169,7 +171,7 @@ class FindRegions(io.ComfyNode):
         )
         numbers = ", ".join(map(str, regions))
         chosen = torch.stack([read_mask(masks[region]) for region in regions])
-        return with_text(summary, cls.hidden.unique_id, chosen, numbers, of_regions, scores)
+        return with_shown(chosen, numbers, of_regions, scores, text=summary, told=told)
 
 
 class LabelRegions(io.ComfyNode):

@@ -9,7 +9,7 @@ from ..maskinversion.tasks.phrases import PROMPT_LISTS, PROMPT_TEMPLATE, REGION_
 from ..maskinversion.tasks.prompt import SEPARATOR, describe, join, place_of
 from .support.convert import masks_or_maps
 from .support.managed import ManagedClip
-from .support.progress import counter, with_text
+from .support.progress import counter, warnings_told, with_shown
 from .support.types import CATEGORY, ClipSocket, RegionSockets, Tokens, TokensSocket
 from .support.words import CONNECT, LISTS, NONE, THINGS, WRITTEN, list_stamp, read_list, text_files
 
@@ -96,13 +96,14 @@ class RegionToPrompt(io.ComfyNode):
         lists = {"things": things_of(things, ready)}
         lists |= {name: prompt_phrases(name, ready.name) for name in QUALITIES if qualities[name]}
         lists["own"] = [*phrases.splitlines(), *(read_list(word_list) if word_list != WRITTEN else [])]
-        found = describe(embeddings_of(tokens), ready, lists, template, each, rise, counter(cls.hidden.unique_id))
+        with warnings_told() as told:
+            found = describe(embeddings_of(tokens), ready, lists, template, each, rise, counter(cls.hidden.unique_id))
         shown = "\n".join(f"region {number}: {prompt.text} ({prompt.similarity:.2f})" for number, prompt in enumerate(found, 1))
         rows = (
             "\t".join([str(number), f"{prompt.similarity:.4f}", *(f"{name}: {phrase}" for name, phrase in prompt.phrases)])
             for number, prompt in enumerate(found, 1)
         )
-        return with_text(shown, cls.hidden.unique_id, "\n".join(prompt.text for prompt in found), "\n".join(rows))
+        return with_shown("\n".join(prompt.text for prompt in found), "\n".join(rows), text=shown, told=told)
 
 
 class JoinPrompts(io.ComfyNode):
@@ -134,7 +135,6 @@ class JoinPrompts(io.ComfyNode):
                 io.String.Output(display_name="prompt", tooltip="For any text encoder."),
                 io.String.Output(display_name="places", tooltip="Of each region, one a line."),
             ],
-            hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
@@ -157,7 +157,7 @@ class JoinPrompts(io.ComfyNode):
         else:
             raise InputError("the places are not known: connect the masks or tokens, or take {place} out of the template")
         text = begin + join(lines, places, template, separator) + end
-        return with_text(text, cls.hidden.unique_id, text, "\n".join(places))
+        return with_shown(text, "\n".join(places), text=text)
 
 
 def things_of(chosen: str, clip: Clip) -> list[str]:

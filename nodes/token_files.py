@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import folder_paths
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..maskinversion import InputError, LocalizedTokens
 from ..maskinversion.operations import stack
 from .support.files import NOTHING_FOUND, inside, relative, written_name
+from .support.progress import with_shown
 from .support.token_outputs import outputs, result
 from .support.types import TOKENS_CATEGORY, Tokens, TokensSocket
 
@@ -113,7 +114,8 @@ def saved(filename_prefix: str, writers: Sequence[Callable[[Path], None]]) -> io
         path = Path(folder, f"{name}_{number:05}_.safetensors")
         write(path)
         written.append(path.relative_to(base).as_posix())
-    return io.NodeOutput("\n".join(written), ui=ui.PreviewText("\n".join(written)))
+    files = "\n".join(written)
+    return with_shown(files, text=files)
 
 
 NODES = (SaveTokens, LoadTokens)

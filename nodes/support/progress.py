@@ -3,14 +3,14 @@
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import comfy.model_management
+import torch
 from comfy_api.latest import ComfyAPISync, io, ui
 from PIL import Image
-from server import PromptServer
 
 from ...maskinversion import InputWarning
 
@@ -51,26 +51,35 @@ def counter(node: str) -> Callable[[int, int], None]:
     return step
 
 
-def with_text(text: str, node: str, *values: object) -> io.NodeOutput:
-    """A node's outputs, with a text shown on it."""
-    # The page shows `ui` text on its own nodes only.
-    attempt("show a text", lambda: PromptServer.instance.send_progress_text(text, node))
-    return io.NodeOutput(*values, ui=ui.PreviewText(text))
-
-
 @contextmanager
-def warnings_on(node: str) -> Iterator[None]:
-    """What the library warns of, shown on the node when it is done."""
+def warnings_told() -> Iterator[list[str]]:
+    """What the library warns of: a list that is filled when this is over, for `with_shown`; in ComfyUI's log, too."""
+    told: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", InputWarning)
-        yield
-    words = list(dict.fromkeys(str(warning.message) for warning in caught if issubclass(warning.category, InputWarning)))
+        yield told
     for warning in caught:
         if not issubclass(warning.category, InputWarning):
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    told += dict.fromkeys(str(warning.message) for warning in caught if issubclass(warning.category, InputWarning))
+    if told:
+        logging.warning("MaskInversion: %s", "; ".join(told))
+
+
+def with_shown(
+    *values: object, text: str = "", told: Sequence[str] = (), picture: Callable[[], torch.Tensor] | None = None
+) -> io.NodeOutput:
+    """A node's outputs, and what is shown on it: a text after what was warned of, and a picture [h, w, 3].
+
+    web/results.js shows the text, since the page does so for nodes of its own only.
+    """
+    shown: dict[str, Any] = {}
+    if picture is not None:
+        shown |= attempt("draw the result", lambda: ui.PreviewImage(picture()[None]).as_dict()) or {}
+    words = [f"Note: {one}" for one in told] + ([text] if text else [])
     if words:
-        logging.warning("MaskInversion: %s", "; ".join(words))
-        attempt("show a warning", lambda: PromptServer.instance.send_progress_text("\n".join(words), node))
+        shown |= ui.PreviewText("\n".join(words)).as_dict()
+    return io.NodeOutput(*values, ui=shown or None)
 
 
 def move_bar(api: "ComfyAPISyncStub", node: str, done: int, total: int, picture: Image.Image | None = None) -> None:
