@@ -1,59 +1,98 @@
-"""The workflow in ComfyUI's real page, in a real browser. Set MASKINVERSION_SCREENSHOT to keep the picture."""
+"""ComfyUI's real page in a real browser, with both kinds of nodes. Pictures of it are left in the folder `screenshots`."""
 
 import json
-import os
 import shutil
 
 import pytest
 
 from maskinversion.settings import PRESETS
+from tests.helpers.canvas import MEASURE, SHOWN, faults
 from tests.helpers.graphs import WORKFLOW
-from tools.comfyui_server import Server, as_api, read_history
+from tools.comfyui_server import PACK, ROOT, as_api
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
+KINDS = ("classic", "nodes 2.0")
+# The templates that run on what comes with the pack, and the text that one of their nodes ends with.
+OFFLINE = {
+    "localize_a_region": "region 2: penguin",
+    "name_and_find_regions": "a penguin: region 2",
+    "caption_a_region": "region 1: ",
+    "prompt_of_regions": "penguin",
+    "picture_of_a_region": "",
+    "region_into_another_picture_offline": "",
+}
+READY = "window.app && window.app.graph && window.app.canvas && window.app.extensionManager"
+RUN = """() => new Promise((done) => {
+    for (const end of ["execution_success", "execution_error", "execution_interrupted"])
+        window.app.api.addEventListener(end, ({ detail }) => done([end, detail.exception_message ?? ""]), { once: true })
+    window.app.queuePrompt(0, 1)
+})"""
 
 
-@pytest.fixture
-def opened(tmp_path):
-    """A server, and its page in a browser."""
+@pytest.fixture(scope="module")
+def opened(server):
+    """The server, and its page in a browser."""
     browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser_path is None:
         pytest.skip(f"no browser: install one of {', '.join(BROWSERS)}")
     from playwright.sync_api import sync_playwright
 
-    with Server(tmp_path / "base") as server, sync_playwright() as play:
+    with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=browser_path, args=FLAGS)
         page = browser.new_page(viewport={"width": 1600, "height": 900})
         page.goto(server.url, timeout=120_000)
-        page.wait_for_function("window.app && window.app.graph && window.app.canvas", timeout=120_000)
+        page.wait_for_function(READY, timeout=120_000)
         page.wait_for_timeout(3000)
         page.keyboard.press("Escape")
         yield server, page
         browser.close()
 
 
-def test_the_workflow_runs_from_the_page(opened, tmp_path):
-    server, page = opened
-    page.evaluate("w => window.app.loadGraphData(w)", json.loads(WORKFLOW.read_text(encoding="utf-8")))
-    page.wait_for_timeout(2000)
-    page.evaluate("() => window.app.queuePrompt(0, 1)")
-    history = {}
-    for _ in range(240):
-        history = server.get("/history")
-        if history:
-            break
-        page.wait_for_timeout(500)
-    run = read_history(next(iter(history.values())))
-    assert not run.error and any("images" in output for output in run.outputs.values())
-    page.wait_for_timeout(2000)
+def turn_to(page, kind):
+    page.evaluate("on => window.app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", kind == "nodes 2.0")
+
+
+def photograph(page, name):
+    """What is seen, in the folder of screenshots."""
+    page.wait_for_timeout(700)
+    (ROOT / "screenshots").mkdir(exist_ok=True)
+    page.screenshot(path=ROOT / "screenshots" / f"{name}.png")
+
+
+def pick(page, template):
+    """Open a template by its card, as people do."""
+    page.evaluate("() => { window.app.extensionManager.command.execute('Comfy.BrowseTemplates') }")
+    page.get_by_text(PACK, exact=True).first.click(timeout=60_000)
+    page.get_by_test_id(f"template-workflow-{template}").click(timeout=60_000)
+    wanted = [node["type"] for node in json.loads((WORKFLOW.parent / f"{template}.json").read_text(encoding="utf-8"))["nodes"]]
+    page.wait_for_function("types => types.join() === window.app.graph.nodes.map((node) => node.type).join()", arg=wanted)
+    page.wait_for_timeout(500)
+
+
+def run(page):
+    """Press Run, and wait until the pictures are there."""
+    assert page.evaluate(RUN) == ["execution_success", ""]
     page.keyboard.press("Escape")
     page.keyboard.press(".")
-    page.wait_for_timeout(2500)
-    page.screenshot(path=os.environ.get("MASKINVERSION_SCREENSHOT", str(tmp_path / "page.png")))
+    page.wait_for_function(f"""() => Object.values(({SHOWN})()).every(
+        ({{ type, pictures }}) => pictures.length || !["MaskInversion", "PreviewImage"].includes(type))""")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("template", OFFLINE)
+def test_a_template_runs_and_shows_what_it_found_with_room_for_it(opened, template, kind):
+    _, page = opened
+    turn_to(page, kind)
+    pick(page, template)
+    run(page)
+    photograph(page, f"{template}, {kind}")
+    texts = [text for node in page.evaluate(SHOWN).values() for text in node["texts"]]
+    assert any(OFFLINE[template] in text for text in texts)
+    assert faults(page.evaluate(MEASURE)) == []
 
 
 VALUES = """() => Object.fromEntries(
@@ -106,12 +145,14 @@ def test_a_workflow_from_before_presets_goes_on_as_it_was(opened):
 def test_the_page_reads_every_workflow_as_the_tests_do(opened):
     """So what the tests run without a page is what people run; but for nodes of packs that are not here."""
     server, page = opened
+    turn_to(page, "classic")
     known = server.get("/object_info")
     for path in sorted(WORKFLOW.parent.glob("*.json")):
         workflow = json.loads(path.read_text(encoding="utf-8"))
         page.evaluate("w => window.app.loadGraphData(w)", workflow)
-        page.wait_for_timeout(1500)
+        page.wait_for_timeout(800)
         seen = page.evaluate("async () => (await window.app.graphToPrompt()).output")
         for name, entry in as_api(workflow).items():
             if entry["class_type"] in known:
                 assert seen[name]["inputs"] == entry["inputs"], (path.stem, entry["class_type"])
+        assert faults(page.evaluate(MEASURE)) == [], path.stem
