@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from .worker import Counts, Job, Part, Worker
 
 FIRST = 100  # pictures that are looked for before anything is done
 SHOWN = 10  # rejects that are printed
+LINES_APART = 30  # seconds between lines of progress in a file
 
 
 def run(
@@ -43,7 +45,8 @@ def run(
         parts = list(parts_of(items, table, job.part))
         there = len(items) - sum(len(part.items) for part in parts)
         begin, done = time.monotonic(), Counts()
-        with tqdm(total=len(items), initial=there, unit="picture", desc=str(job.out)) as bar:
+        often = 0.2 if sys.stderr.isatty() else LINES_APART
+        with tqdm(total=len(items), initial=there, unit="picture", desc=str(job.out), mininterval=often) as bar:
 
             def told(counts: Counts) -> None:
                 nonlocal done
