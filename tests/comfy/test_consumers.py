@@ -228,12 +228,12 @@ def test_uso_reads_faded_rows(server):
     graph = {name: entry for name, entry in graph.items() if entry["class_type"] not in ("KSampler", "TestLatent", "FluxGuidance")}
     graph["uso"] = {"class_type": "TestUSO", "inputs": {"model": [named(graph, "USOStyleReference"), 0]}}
     found = []
-    for number in ("0", "1", "-3"):
+    for number in ("0", "1"):
         only(graph, "MaskInversionPickMasks")[0]["numbers"] = number
         run = server.submit(graph)
         assert not run.error, run.error
         found.append(json.loads(run.text("uso")))
-    assert found[0] == found[2] != found[1] and found[0][:2] == [[1, 4 + 3 * 64, 3072], [1, 4 + 3 * 64, 3]]
+    assert found[0] != found[1] and found[0][:2] == [[1, 4 + 3 * 64, 3072], [1, 4 + 3 * 64, 3]]
     only(graph, "MaskInversion")[0]["region_hidden_states"] = "patches of the region only"
     assert "729" in server.submit(graph).error  # the projector has a weight for each row
 
