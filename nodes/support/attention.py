@@ -49,8 +49,8 @@ def widened(more: dict, text: Sequence[int], rows: Sequence[int], level: float, 
         old, grid = comfy.utils.upscale_dit_mask(old, grid, GRID), GRID
     end = length + regions * count
     size = old.shape[-1] + regions * count
-    bias = torch.zeros(len(old), size, size)
-    kept = torch.tensor([*range(length), *range(end, size)])
+    bias = old.new_zeros(len(old), size, size)
+    kept = torch.tensor([*range(length), *range(end, size)], device=old.device)
     bias[:, kept[:, None], kept] = old.clamp(min=NEVER)
     # The new rows look at those of earlier regions where the text does.
     bias[:, length:end, :length] = torch.where(old[:, :1, :length] > NEVER, 0.0, NEVER)
