@@ -53,7 +53,7 @@ app.registerExtension({
       }
       const hidden = valueOf(this, "region_hidden_states")
       // It was yes or no once.
-      if (typeof hidden.value === "boolean") hidden.value = hidden.options.values[hidden.value ? 1 : 0]
+      if (typeof hidden?.value === "boolean") hidden.value = hidden.options.values[hidden.value ? 1 : 0]
       this.maskinversionPreset.value = matching(this, start.presets)
       return result
     }
