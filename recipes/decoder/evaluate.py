@@ -30,11 +30,10 @@ from maskinversion.tasks.diffusion import Decoder, load_decoder
 from recipes.common.arguments import parser, run_stage
 from recipes.common.evaluation import crops, interval, write_report
 from recipes.common.paths import BUILD, ROOT
+from recipes.common.pictures import SIDE, alone, cut_out, shrunk
 from recipes.common.scenes import Scene, Scenes
 from recipes.common.sprites import STYLES, TRAINING_STYLES
 from recipes.decoder.judge import load_judge, names_of, train_judge
-from recipes.decoder.models import SIDE
-from recipes.decoder.pictures import alone, cut_out, shrunk
 
 METHODS = ("global embedding", "masked crop", "MaskInversion, as published", "MaskInversion, region", "the object alone (ceiling)")
 KINDS = ("plain", "clutter", "overlap")

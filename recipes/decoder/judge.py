@@ -11,10 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from recipes.common.paths import BUILD
+from recipes.common.pictures import SIDE, shrunk
 from recipes.common.scenes import TRAINED_KINDS, Scenes
 from recipes.common.sprites import TRAINING_STYLES
-from recipes.decoder.models import SIDE
-from recipes.decoder.pictures import shrunk
 
 log = logging.getLogger(__name__)
 JUDGE = BUILD / "judge.safetensors"

@@ -6,8 +6,8 @@ from safetensors.torch import load_file
 
 from maskinversion.bundled import BUNDLED
 from recipes.common import training
+from recipes.common.pictures import SIDE
 
-SIDE = 64  # pixels, of the pictures that the decoder makes
 CELL = 4  # pixels, the side of one latent
 CHANNELS = 8  # numbers of one latent; with Kandinsky's 4, details were lost
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "linear", "clip_sample": False, "set_alpha_to_one": False,

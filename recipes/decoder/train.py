@@ -1,6 +1,6 @@
-"""Train the bundled decoder: a Kandinsky 2.2 decoder in miniature, from nothing, on the CPU or a GPU.
+"""Train the bundled decoder: a Kandinsky 2.2 decoder in miniature, from nothing, on the CPU or a GPU, on what
+`recipes.common.pictures` wrote.
 
-    python -m recipes.decoder.train pictures                          # draws them and embeds them with the bundled CLIP, 10 minutes
     python -m recipes.decoder.train autoencoder --steps 3000          # the VQModel that turns pictures into latents and back
     python -m recipes.decoder.train decoder --steps 9000              # a picture from an image embedding
     python -m recipes.decoder.train inpaint --steps 3000              # the same into a hole, from the decoder's weights
@@ -31,9 +31,9 @@ import maskinversion as mi
 from maskinversion.bundled import BUNDLED
 from maskinversion.tasks.diffusion.files import ABOUT
 from recipes.common.arguments import add_training, parser, run_stage
+from recipes.common.pictures import PICTURES
 from recipes.common.training import Run
 from recipes.decoder.models import CELL, CHANNELS, SCHEDULE, autoencoder, shipped, trained, unet
-from recipes.decoder.pictures import PICTURES, draw_pictures
 
 log = logging.getLogger(__name__)
 
@@ -154,10 +154,9 @@ def codes(latents: torch.Tensor, count: int) -> torch.Tensor:
 def main() -> None:
     options = parser(__spec__.name, __doc__)
     add_training(options, steps=9000, batch=64, lr=1e-3)
-    options.add_argument("--count", type=int, default=40_000, help="of pictures to draw")
     options.add_argument("--noise", type=float, default=1.2, help="most that is added to an embedding, as a part of its length")
     training = {"autoencoder": train_autoencoder, "decoder": train_unet, "inpaint": train_unet}
-    run_stage(options, {"pictures": draw_pictures, **training, "export": export})
+    run_stage(options, {**training, "export": export})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,9 @@
-"""What the decoders learn from: scenes, portraits of one object, holes, and the bundled CLIP's embeddings of them."""
+"""What the captioner and the decoders learn from: scenes, portraits of one object, holes, and the bundled CLIP's embeddings.
+
+    python -m recipes.common.pictures                # 10 minutes; writes recipes/build/pictures.npz
+
+--bf16 pays where clip/train.py says so.
+"""
 
 import argparse
 import logging
@@ -11,14 +16,15 @@ from PIL import Image
 
 import maskinversion as mi
 from maskinversion.operations import nothing
+from recipes.common.arguments import parser, start_log
 from recipes.common.embedding import embed, region_tokens
 from recipes.common.paths import BUILD
 from recipes.common.scenes import TRAINED_KINDS, Scene, Scenes, background
 from recipes.common.sprites import TRAINING_STYLES
-from recipes.decoder.models import SIDE
 
 log = logging.getLogger(__name__)
-PICTURES = BUILD / "decoder-pictures.npz"
+PICTURES = BUILD / "pictures.npz"
+SIDE = 64  # pixels, of the pictures that the decoders make
 BACKDROP = (208, 208, 208)  # behind the objects that the decoder makes; some of them are white
 
 
@@ -75,12 +81,12 @@ def hole(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
 
 def draw_pictures(args: argparse.Namespace) -> None:
     """Of each scene and one object of it: scenes and portraits [n, SIDE, SIDE, 3] uint8, the embeddings of the whole, of the object
-    only, somewhere on another background, and of its region in the scene, whole, only and token [n, D], and a hole around it, holes
-    [n, SIDE, SIDE] bool."""
+    only, somewhere on another background, and of its region in the scene, whole, only and token [n, D], a hole around it, holes
+    [n, SIDE, SIDE] bool, and which of the names it is, named [n]."""
     rng = np.random.default_rng(args.seed)
     drawn = Scenes(TRAINING_STYLES)
     clip = mi.load_clip("bundled")
-    scenes, portraits, holes, masks = [], [], [], []
+    scenes, portraits, holes, masks, named = [], [], [], [], []
     seen: dict[str, list] = {"whole": [], "only": []}  # by the CLIP
     begin = time.monotonic()
     while len(holes) < args.count:
@@ -94,6 +100,7 @@ def draw_pictures(args: argparse.Namespace) -> None:
         portraits.append(portrait(cut_out(scene, which)))
         holes.append(hole(rng, scene.masks[which]))
         masks.append(scene.masks[which])
+        named.append(scene.classes[which])
         seen["whole"].append(scene.image)
         seen["only"].append(only)
     log.info("%d scenes drawn, %.0f a second", len(holes), len(holes) / (time.monotonic() - begin))
@@ -101,5 +108,19 @@ def draw_pictures(args: argparse.Namespace) -> None:
     found["token"] = region_tokens(clip, seen["whole"], masks)
     log.info("all embedded, %.0f a second", len(holes) / (time.monotonic() - begin))
     nothings = np.stack([nothing(clip, what).embeddings[0].numpy() for what in ("grey", "black")])
-    drawings = {"scenes": scenes, "portraits": portraits, "holes": holes}
-    np.savez(PICTURES, **{name: np.stack(some) for name, some in drawings.items()}, **found, nothings=nothings)
+    drawings = {"scenes": scenes, "portraits": portraits, "holes": holes, "named": named}
+    stacked = {name: np.stack(some) for name, some in drawings.items()}
+    np.savez(PICTURES, **stacked, **found, nothings=nothings, names=np.array(drawn.names))
+
+
+def main() -> None:
+    options = parser(__spec__.name, __doc__)
+    options.add_argument("--count", type=int, default=40_000, help="of pictures to draw")
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--bf16", action="store_true", help="faster on some processors, far slower on others: see README.md")
+    start_log()
+    draw_pictures(options.parse_args())
+
+
+if __name__ == "__main__":
+    main()
