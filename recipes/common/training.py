@@ -109,7 +109,8 @@ class Run:
         state |= {f"model.{k}": v.contiguous() for k, v in self.model.state_dict().items()}
         state |= {f"average.{k}": v.contiguous() for k, v in self.average.items()}
         for key, p in self.learning():
-            state[f"mean.{key}"], state[f"square.{key}"] = self.optimizer.state[p]["exp_avg"], self.optimizer.state[p]["exp_avg_sq"]
+            adam = self.optimizer.state[p]
+            state |= {f"mean.{key}": adam["exp_avg"].contiguous(), f"square.{key}": adam["exp_avg_sq"].contiguous()}
         path = path_of(self.name)
         partial = path.with_suffix(".part")
         save_file(state, partial)

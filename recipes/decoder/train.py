@@ -88,7 +88,7 @@ def train_unet(args: argparse.Namespace) -> None:
         start["conv_in.weight"] = torch.cat([first, first.new_zeros(len(first), CHANNELS + 1, *first.shape[2:])], 1)
     model = unet(2 * CHANNELS + 1 if paints else CHANNELS, width)
     model = model.to(memory_format=torch.channels_last)  # takes 0.8 of the time on a CPU
-    run = Run(args, args.what, model, start)
+    run = Run(args, args.what, model, start, every=20)
     latents = encoded(data["scenes" if paints else "portraits"], run.device)
     # The pipeline shrinks the mask to one number per latent, then lets the hole grow by one on every side.
     kept = 1 - F.max_pool2d(torch.from_numpy(data["holes"])[:, None, ::CELL, ::CELL].float(), 3, stride=1, padding=1)
