@@ -35,6 +35,7 @@ MANIFEST = "manifest.json"
 SOURCE = "source"  # the name of the rejects that are of no part
 NUMBERS = ("float32", "float16")
 BOX = 4
+WIDEST = 2**16  # numbers of a token
 ROWS_AT_ONCE = 8192
 USE = "a table of regions"
 
@@ -55,7 +56,14 @@ class Made:
     version: str = __version__
 
     def __post_init__(self):
-        if self.numbers not in NUMBERS:
+        for name in ("model", "fingerprint", "version"):
+            if not isinstance(getattr(self, name), str):
+                raise InputError(f"{name} is {shown(getattr(self, name))}; it must be a text")
+        if not isinstance(self.width, int) or not 1 <= self.width <= WIDEST:
+            raise InputError(f"width is {shown(self.width)}; it must be 1 to {WIDEST} numbers")
+        if not isinstance(self.settings, Mapping):
+            raise InputError(f"settings are {shown(self.settings)}; they must be an object")
+        if not isinstance(self.numbers, str) or self.numbers not in NUMBERS:
             raise InputError(f"tokens cannot be kept as {shown(self.numbers)}; use one of {', '.join(NUMBERS)}")
         object.__setattr__(self, "settings", json.loads(json.dumps(dict(self.settings))))  # as it comes out of a file
 

@@ -11,6 +11,7 @@ from pathlib import Path
 NAMES = (
     "tokens", "picture", "mask", "labels", "pickle", "refs", "coco", "lvis", "panoptic", "phrasecut", "phrases", "json",
     "captioner", "captioner-pt", "clip", "clip-pt", "clip-folder", "decoder",
+    "collection", "shard", "rows", "part", "manifest",
 )  # fmt: skip
 
 

@@ -3,14 +3,20 @@
 An input is the content of one file; for a folder, a JSON object of its JSON files, whose weights stay as they are.
 """
 
+import io
 import json
 import os
 import pickle
 import shutil
+import tarfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -18,6 +24,9 @@ from safetensors.torch import save_file
 import maskinversion as mi
 from maskinversion.bundled import BUNDLED
 from maskinversion.cli.classify import lines_of
+from maskinversion.collection.sources import CocoInstances, ParquetRows, Shards, source_of
+from maskinversion.collection.sources.base import Item, Source
+from maskinversion.collection.table import Made, RegionRow, RegionTable, metadata_of
 from maskinversion.evaluation.data.base import Dataset
 from maskinversion.evaluation.data.coco import read_coco
 from maskinversion.evaluation.data.phrasecut import read_phrasecut
@@ -147,6 +156,72 @@ def any_pickle(path: Path) -> None:
     use_dataset(read_refs)(path)
 
 
+def shard_seeds(scratch: Path) -> list[bytes]:
+    Image.new("L", (40, 24), 255).save(scratch / "white.png")
+    white, found = (scratch / "white.png").read_bytes(), []
+    annotations = json.dumps({"annotations": INSTANCES["annotations"]}).encode()
+    for form in (tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT):
+        with tarfile.open(scratch / "seed.tar", "w", format=form) as tar:
+            for name, content in (("a.png", white), ("a.mask.png", white), ("a.labels.png", white), ("a.json", annotations)):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+        found.append((scratch / "seed.tar").read_bytes())
+    return found
+
+
+def row_seeds(scratch: Path) -> list[bytes]:
+    Image.new("L", (40, 24), 255).save(scratch / "white.png")
+    white = (scratch / "white.png").read_bytes()
+    rows = [
+        {"image": {"bytes": white, "path": None}, "masks": [white], "labels": ["a"]},
+        {"path": "white.png", "mask": {"size": [24, 40], "counts": [0, 960]}},
+    ]
+    found = []
+    for row in rows:
+        parquet.write_table(pa.Table.from_pylist([row]), scratch / "seed.parquet")
+        found.append((scratch / "seed.parquet").read_bytes())
+    return found
+
+
+def made_with() -> Made:
+    return Made("a model", "0" * 16, 4, {"iterations": 10})
+
+
+def part_seeds(scratch: Path) -> list[bytes]:
+    table = RegionTable.create(scratch / "seed", made_with(), {"kind": "pictures", "pictures": "/"})
+    table.write("a", ["a.png"], [RegionRow("a.png", "1", None, (0, 0, 1, 1), 40, 24, 0.5, 0.5, 0.5, np.ones(4, np.float32), b"")])
+    return [path.read_bytes() for path in table.parts()]
+
+
+def manifest_seeds(scratch: Path) -> list[bytes]:
+    table = RegionTable.create(scratch / "seed", made_with(), {"kind": "pictures", "pictures": "/"})
+    return [(table.folder / "manifest.json").read_bytes()]
+
+
+def use_source(make: Callable[[Path], Source]) -> Callable[[Path], None]:
+    """Every picture and every mask of a source; those that cannot be read, each by itself."""
+
+    def use(path: Path) -> None:
+        if not (path.parent / "a.png").exists():
+            Image.new("RGB", (40, 24), (7, 0, 0)).save(path.parent / "a.png")
+        for item in make(path).items():
+            if isinstance(item, Item):
+                with suppress(mi.MaskInversionError):
+                    item.open()
+                with suppress(mi.MaskInversionError):
+                    list(item.masks((24, 40)))
+
+    return use
+
+
+def use_manifest(path: Path) -> None:
+    table = RegionTable.open(path.parent)
+    table.made.differences(made_with())
+    source_of(table.source)
+    table.read()
+
+
 READERS = {
     "tokens": Reader("x.safetensors", token_seeds, use_tokens),
     "picture": Reader("x.png", picture_seeds, as_pixels),
@@ -170,6 +245,11 @@ READERS = {
         lambda path: mi.load_clip(f"local-dir:{path}", device="cpu"),
         BUNDLED,
     ),
+    "collection": Reader("x.json", texts(INSTANCES), use_source(lambda path: CocoInstances(str(path), str(path.parent)))),
+    "shard": Reader("x.tar", shard_seeds, use_source(lambda path: Shards(str(path.parent)))),
+    "rows": Reader("x.parquet", row_seeds, use_source(lambda path: ParquetRows(str(path)))),
+    "part": Reader("x.parquet", part_seeds, metadata_of),
+    "manifest": Reader("manifest.json", manifest_seeds, use_manifest),
     "decoder": Reader("decoder", folder_seed(BUNDLED / "decoder"), load_decoder, BUNDLED / "decoder"),
 }
 

@@ -15,6 +15,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
+from threading import Event, Thread
 
 import torch
 
@@ -111,13 +112,20 @@ def ray(args: argparse.Namespace) -> None:
             before = spent(plain) / len(items)
             own = RegionTable.create(Path(folder) / "own", worker.made, source.describe())
             mine = spent(lambda: [worker.make(own, part) for part in parts]) / len(items)  # noqa: B023
-            marks = []
+            marks, ended = [], Event()
 
-            def told(counts) -> None:
-                marks.append((*processor_seconds(os.getpid()), counts.pictures, time.monotonic()))  # noqa: B023
+            def watch() -> None:  # the driver hears of a part later than it is there
+                while not ended.wait(0.02):  # noqa: B023
+                    there = len(table.parts())  # noqa: B023
+                    if there and (not marks or there > marks[-1][2]):  # noqa: B023
+                        marks.append((*processor_seconds(os.getpid()), there, time.monotonic()))  # noqa: B023
 
-            make_all(job, table, parts, args.workers, None, told)
-            pictures = sum(mark[2] for mark in marks[1:])
+            watcher = Thread(target=watch)
+            watcher.start()
+            make_all(job, table, parts, args.workers, None, lambda counts: None)
+            ended.set()
+            watcher.join()
+            pictures = (marks[-1][2] - marks[0][2]) * args.part
             by_worker, by_rest = ((marks[-1][place] - marks[0][place]) / pictures for place in (0, 1))
             clock = (marks[-1][3] - marks[0][3]) / pictures
             after = spent(plain) / len(items)

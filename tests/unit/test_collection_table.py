@@ -147,6 +147,18 @@ def test_a_damaged_part_is_named(content, table):
         table.pictures()
 
 
+@pytest.mark.parametrize(
+    "change", [{"width": 10**30}, {"width": "6"}, {"width": -1}, {"numbers": []}, {"settings": [1]}, {"model": None}, {"extra": 1}]
+)
+def test_a_damaged_manifest_is_named(change, table):
+    path = table.folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["made"].update(change)
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(mi.InputError, match=r"manifest\.json is damaged"):
+        RegionTable.open(table.folder)
+
+
 @pytest.mark.parametrize("content", ["{}", '{"format": "x"}', '{"format": "maskinversion-regions-1", "made": {}, "source": {}}'])
 def test_what_is_no_table_is_refused(content, tmp_path):
     with pytest.raises(mi.InputError, match="is no table of regions"):
