@@ -1,0 +1,37 @@
+"""What the pack adds to the start of a ComfyUI: seconds until its server answers, and megabytes then; with and without it, in turn.
+
+    python -m tests.helpers.comfyui_start [TIMES]
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil  # ComfyUI's own
+
+from tools.comfyui_server import ROOT, Server
+
+
+def start(packs: list[Path]) -> tuple[float, float]:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        started = time.perf_counter()
+        with Server(Path(folder) / "base", packs=packs) as server:
+            seconds = time.perf_counter() - started
+            server.get("/object_info")
+            return seconds, psutil.Process(server.process.pid).memory_info().rss / 2**20
+
+
+def main(times: int) -> None:
+    found = {"without": [], "with": []}
+    for _ in range(times):
+        found["without"].append(start([]))
+        found["with"].append(start([ROOT]))
+    for name, measured in found.items():
+        seconds, megabytes = (statistics.median(column) for column in zip(*measured, strict=True))
+        print(f"{name} the pack: {seconds:.1f} s, {megabytes:.0f} MB")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
