@@ -1,0 +1,1 @@
+"""What searching a collection of regions finds, and how quickly."""
