@@ -23,6 +23,7 @@ COMMANDS = {
     "train": ("train", "learn a classifier of regions from tokens with labels"),
     "caption": ("caption", "write captions of each region"),
     "prompt": ("prompt", "write a prompt of each region, of lists of phrases"),
+    "search": ("search", "find regions in a table, by a phrase or a region; group them; draw a map of them"),
     "demo": ("demo", "name the regions of a bundled scene, offline"),
     "embed": ("embed", "the tokens of regions of many pictures, in a table of Parquet files"),
     "eval": ("evaluate", "how well regions are named and found on a data set, against other methods"),

@@ -8,6 +8,7 @@ CATEGORY = "MaskInversion"
 TOKENS_CATEGORY = f"{CATEGORY}/tokens"
 REGIONS_CATEGORY = f"{CATEGORY}/regions"
 CONSUMERS_CATEGORY = f"{CATEGORY}/for other models"
+COLLECTION_CATEGORY = f"{CATEGORY}/collection"
 
 ClipSocket = io.Custom("MASKINVERSION_CLIP")  # a ManagedClip
 TokensSocket = io.Custom("MASKINVERSION_TOKENS")  # Tokens
@@ -16,6 +17,7 @@ CaptionerSocket = io.Custom("MASKINVERSION_CAPTIONER")  # a ManagedCaptioner
 ClassifierSocket = io.Custom("MASKINVERSION_CLASSIFIER")  # a RegionClassifier
 EmbedsSocket = io.Custom("EMBEDS")  # of IPAdapter_plus: [M, D] for the basic adapters, [M, N, d] for Plus and Kolors
 WanEmbedsSocket = io.Custom("WANVIDIMAGE_CLIPEMBEDS")  # of WanVideoWrapper: two of [1, N, d] by their names, the second may be None
+RegionTableSocket = io.Custom("MASKINVERSION_REGION_TABLE")  # a RegionSearch
 SegmentsSocket = io.Custom("SEGS")  # of the Impact Pack: the picture's (height, width), and the segments
 CornersSocket = io.Custom("BBOX")  # of packs around Florence-2 and SAM 2: [left, top, right, bottom]
 JsonSocket = io.Custom("JSON")  # what Florence-2 says

@@ -3,9 +3,9 @@
     python -m recipes.search.evaluate embed       # every region of two data sets of drawn scenes, in every way
     python -m recipes.search.evaluate measure     # prints Markdown; recipes/build/search-evaluation.json
 
-Reads what `recipes.data.make_dataset` wrote to recipes/build/trained and recipes/build/held-out, so everything is the bundled CLIP's
-and nothing was trained on. A region is looked for among those of other pictures, so that no way is right for knowing its picture
-again. Precision at k is the share of the nearest k that show the same object, of as many as there are where there are fewer.
+Reads what `recipes.data.make_dataset` wrote to recipes/build/trained and recipes/build/held-out, so everything is the bundled
+CLIP's and nothing was trained on. A region is looked for among those of other pictures, so that no way is right for knowing its
+picture again. Precision at k is the share of the nearest k that show the same object, or of all there are.
 Intervals are 95%, with pictures (or, for phrases, phrases) as the unit.
 """
 

@@ -12,8 +12,8 @@ AT_ONCE = 10_000
 def draw(count: int, seed: int, width: int = WIDTH) -> np.ndarray:
     """Unit vectors [count, width] in float16, around the real tokens of `recipes.search.evaluate embed`.
 
-    The tokens are turned into `width` dimensions, always the same way. The spread around them falls with the root of the dimension's
-    number, in directions of its own.
+    The tokens are turned into `width` dimensions, always the same way. The spread around them falls with the root of the
+    dimension's number, in directions of its own.
     """
     data = np.load(BUILD / "search-embeddings.npz")
     tokens = np.concatenate([data[f"{name}/maskinversion"] for name in ("trained", "held-out")])
@@ -39,7 +39,8 @@ def exact(vectors: np.ndarray, questions: np.ndarray, k: int) -> np.ndarray:
     rows = np.zeros((len(asked), k), np.int64)
     for first in range(0, len(vectors), AT_ONCE):
         scores = asked @ vectors[first : first + AT_ONCE].astype(np.float32).T
-        scores, numbers = np.hstack([best, scores]), np.hstack([rows, np.tile(np.arange(first, first + scores.shape[1]), (len(asked), 1))])
+        numbers = np.broadcast_to(np.arange(first, first + scores.shape[1]), scores.shape)
+        scores, numbers = np.hstack([best, scores]), np.hstack([rows, numbers])
         order = np.argpartition(-scores, k - 1, axis=1)[:, :k]
         best, rows = np.take_along_axis(scores, order, 1), np.take_along_axis(numbers, order, 1)
     order = np.argsort(-best, axis=1)
