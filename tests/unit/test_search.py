@@ -53,8 +53,8 @@ def drawn(count, seed=0):
 
 
 def right(tokens, questions, k, among=None):
-    """The rows of the k nearest, by float64."""
-    scores = units(questions) @ units(tokens).T
+    """The rows of the k nearest, by float64. tokens: an array, or unit ones as they are kept."""
+    scores = units(questions) @ (tokens.double() if isinstance(tokens, torch.Tensor) else units(tokens)).T
     if among is not None:
         outside = np.setdiff1d(np.arange(len(tokens)), among)
         scores[:, outside] = -2
@@ -71,7 +71,7 @@ def test_the_nearest_are_those_of_comparing_everything(large, some, tmp_path, re
     assert (found.units.dtype == np.float16) == large
     among = None if some is None else np.sort(np.random.default_rng(2).choice(len(tokens), some, replace=False))
     rows, scores = found.nearest(torch.from_numpy(questions), 10, among)
-    expected = right(found.units.astype(np.float32), questions, min(10, some or 10), among)
+    expected = right(torch.from_numpy(found.units), questions, min(10, some or 10), among)
     assert torch.equal(rows, expected)
     reached = (units(questions)[:, None] * units(tokens)[rows]).sum(2)
     torch.testing.assert_close(scores.double(), reached, atol=1e-3 if large else 1e-6, rtol=0)
