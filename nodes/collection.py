@@ -10,19 +10,22 @@ from comfy_api.latest import io
 from ..maskinversion import InputError
 from ..maskinversion.collection.album import Album, View
 from ..maskinversion.collection.atlas import MOST, region_map
+from ..maskinversion.collection.gather import add_regions
 from ..maskinversion.collection.group import Group, clusters, near_duplicates
 from ..maskinversion.collection.search import Only, Question, Region, RegionSearch
 from ..maskinversion.collection.sheet import contact_sheet, found_rows
 from ..maskinversion.collection.table import MANIFEST, RegionTable
+from ..maskinversion.pictures import read_mask
 from ..maskinversion.tasks.phrases import CLASS_TEMPLATE
-from .support.files import NOTHING_FOUND, bases, inside, relative, stamp
+from .support.convert import pair
+from .support.files import NOTHING_FOUND, bases, inside, relative, stamp, written_name
 from .support.managed import ManagedClip
 from .support.progress import counter, warnings_on, with_text
-from .support.types import COLLECTION_CATEGORY, ClipSocket, RegionTableSocket, Tokens, TokensSocket
+from .support.types import COLLECTION_CATEGORY, ClipSocket, RegionSockets, RegionTableSocket, Tokens, TokensSocket
 from .support.words import sentences
 from .token_files import OUTPUT, located
 
-TABLES = ("tables of regions", "`maskinversion embed`")
+TABLES = ("tables of regions", "Save Regions to Table or `maskinversion embed`")
 PICTURES = "region_pictures"  # of ComfyUI's folders, as extra_model_paths.yaml names them: where pictures may be, too
 NOT_GROUPED, DUPLICATES, CLUSTERS = "none", "near-duplicates", "clusters"
 SHOWN = 10  # regions that the text on the node tells
@@ -61,6 +64,69 @@ class LoadRegionTable(io.ComfyNode):
         with warnings_on(cls.hidden.unique_id):
             search = RegionSearch(RegionTable.open(located(folder, *TABLES)), progress=counter(cls.hidden.unique_id))
         return io.NodeOutput(search, len(search), search.table.made.model)
+
+
+class SaveRegions(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MaskInversionSaveRegions",
+            display_name="Save Regions to Table",
+            category=COLLECTION_CATEGORY,
+            description="Adds regions to a table in ComfyUI's output folder, with copies of their pictures, to be searched later.",
+            search_aliases=["collect regions", "index images", "add to collection"],
+            inputs=[
+                io.Image.Input("image", tooltip="The pictures that the tokens are of."),
+                io.MultiType.Input("mask", types=RegionSockets, tooltip="The masks, boxes or SEGS that the tokens are of."),
+                TokensSocket.Input("tokens", tooltip="From MaskInversion, of these pictures and masks."),
+                io.String.Input(
+                    "name",
+                    default="tables/regions",
+                    tooltip="Of the table: a folder in the output folder. What it has of the same picture is replaced.",
+                ),
+                io.String.Input(
+                    "labels", multiline=True, default="", optional=True, tooltip="What each region is, one a line. Empty: none."
+                ),
+                RegionTableSocket.Input(
+                    "after", optional=True, tooltip="From another Save Regions to Table, which shall be done first."
+                ),
+            ],
+            outputs=[
+                RegionTableSocket.Output(display_name="table", tooltip="All that it has by now, for Search Regions."),
+                io.Int.Output(display_name="count", tooltip="How many regions that is."),
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image: torch.Tensor,
+        mask: object,
+        tokens: Tokens,
+        name: str,
+        labels: str = "",
+        after: RegionSearch | None = None,
+    ) -> io.NodeOutput:
+        base = folder_paths.get_output_directory()
+        folder = Path(base, written_name(name, base))
+        pairs = pair(image, mask)
+        if len(pairs) != len(tokens):
+            raise InputError(f"the tokens are of {len(tokens)} pictures, and there are {len(pairs)}: connect those they are of")
+        lines = [line.strip() for line in labels.split("\n")] if labels.strip() else []
+        total = sum(map(len, tokens))
+        if len(lines) == total + 1 and not lines[-1]:
+            lines.pop()  # what follows the last line break
+        if lines and len(lines) != total:
+            raise InputError(f"there are {total} regions and {len(lines)} labels: write one for each, one a line")
+        with warnings_on(cls.hidden.unique_id):
+            for one, (picture, masks) in zip(tokens, pairs, strict=True):
+                own, lines = lines[: len(one)], lines[len(one) :]
+                table = add_regions(folder, one, picture, [read_mask(mask) for mask in masks], own)
+            search = RegionSearch(table)
+        told = f"{total} regions added to {folder.relative_to(base).as_posix()}, which has {len(search)}"
+        return with_text(told, cls.hidden.unique_id, search, len(search))
 
 
 class SearchRegions(io.ComfyNode):
@@ -255,4 +321,4 @@ def found_tables() -> list[str]:
     return found
 
 
-NODES = (LoadRegionTable, SearchRegions, MapOfRegions)
+NODES = (LoadRegionTable, SaveRegions, SearchRegions, MapOfRegions)

@@ -82,6 +82,29 @@ def test_a_token_is_searched_for_with_filters(server, graph, defaults):
     assert sorted(run.text("labels").split("\n")) == ["crown", "frog"]
 
 
+def test_regions_are_saved_and_found_again(server, graph, defaults):
+    """Two regions of a picture, twice, are there once; those of another picture come to them."""
+    of = inversion(defaults, masks=2, iterations=1)
+    graph |= {name: of[name] for name in ("image", "mask", "inversion")}
+    sockets = {"image": ["image", 0], "mask": ["mask", 0], "tokens": ["inversion", 0]}
+    save = {"class_type": "MaskInversionSaveRegions", "inputs": sockets | {"name": "tables/own", "labels": "one\ntwo\n"}}
+    graph["first"], graph["second"] = save, {"class_type": save["class_type"], "inputs": save["inputs"] | {"after": ["first", 0]}}
+    graph["search"]["inputs"] |= {"table": ["second", 0], "tokens": ["inversion", 0], "phrases": "", "top": 1}
+    graph["count"] = {"class_type": "PreviewAny", "inputs": {"source": ["second", 1]}}
+    run = server.submit(graph)
+    assert not run.error, run.error
+    assert run.text("count") == "2" and run.text("labels").split("\n") == ["one", "two"]
+    assert [row.split("\t")[1] for row in run.text("scores").split("\n")] == ["1.0000", "1.0000"]
+    graph["image"]["inputs"] |= {"height": 40}
+    assert server.submit(graph).text("count") == "4"
+    for changes, said in (({"labels": "one"}, "2 regions and 1 labels"), ({"name": "../x"}, "does not name a file")):
+        graph["first"]["inputs"] = save["inputs"] | changes
+        assert said in server.submit(graph).error
+    graph["first"]["inputs"] = save["inputs"]
+    graph["inversion"]["inputs"]["iterations"] = 2
+    assert "iterations 1, not 2" in server.submit(graph).error
+
+
 def test_a_map_with_groups(server, graph):
     pytest.importorskip("sklearn")
     inputs = {"table": ["table", 0], "groups": "near-duplicates", "clusters": 4, "likeness": 0.99, "most": 100, "size": 300}
@@ -135,7 +158,7 @@ def test_a_picture_that_is_gone_is_left_out(server, graph, folder):
         path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", ["MaskInversionLoadTable", "MaskInversionSearch", "MaskInversionMapOfRegions"])
+@pytest.mark.parametrize("name", [f"MaskInversion{name}" for name in ("LoadTable", "SaveRegions", "Search", "MapOfRegions")])
 def test_help(server, name):
     info = server.get(f"/object_info/{name}")[name]
     assert server.fetch(f"/extensions/maskinversion-pack/docs/{name}.md").decode().startswith(f"# {info['display_name']}\n")

@@ -10,6 +10,7 @@ from PIL import Image
 
 import maskinversion as mi
 from maskinversion.cli.main import main
+from maskinversion.operations import pull
 from tests.helpers import tables
 from tests.helpers.tables import NAMES, small_table, units
 
@@ -17,6 +18,7 @@ pytest.importorskip("pyarrow")
 
 from maskinversion.collection import neighbours
 from maskinversion.collection.album import Album
+from maskinversion.collection.gather import add_regions
 from maskinversion.collection.group import clusters, near_duplicates
 from maskinversion.collection.search import Only, RegionSearch
 from maskinversion.collection.sheet import contact_sheet, found_rows
@@ -173,6 +175,29 @@ def test_a_region_of_a_picture_is_made_as_those_of_the_table(search, clip):
     expected = inverter.invert(inverter.encode(picture), [mask]).embeddings[0]
     [question] = search.of_picture(picture, [mask], clip)
     assert torch.equal(question.unit, expected)
+
+
+def test_a_table_grows_picture_by_picture(clip, tmp_path):
+    inverter = mi.MaskInverter(clip, iterations=2)
+    pictures = torch.rand(2, 40, 64, 3, generator=torch.Generator().manual_seed(0))
+    masks = torch.zeros(2, 20, 32)
+    masks[0, 2:10, 4:12] = 1
+    masks[1, 10:20, 16:32] = 1
+    sets = [inverter.invert(inverter.encode(picture), masks) for picture in pictures]
+    for number in (0, 1, 0):
+        table = add_regions(tmp_path / "t", sets[number], pictures[number], masks, ["a", "b"])
+    search = RegionSearch(RegionTable.open(table.folder))
+    assert len(search) == 4
+    [found] = search.nearest(search.of_tokens([sets[1]])[1:], 1)
+    assert (found[0].score, found[0].about["label"]) == (pytest.approx(1), "b")
+    assert found[0].about["box"] == [32, 20, 64, 40] and found[0].about["area"] == pytest.approx(0.25)
+    [view] = Album(table).views(search, found)
+    assert view is not None and (view.pixels() - pictures[1]).abs().max() < 0.003
+    assert view.full_mask()[20:, 32:].min() == 1 and view.full_mask().mean() == pytest.approx(0.25)
+    with pytest.raises(mi.InputError, match="2 tokens and 1 masks"):
+        add_regions(tmp_path / "t", sets[0], pictures[0], masks[:1])
+    with pytest.raises(mi.InputError, match="they are of no region"):
+        add_regions(tmp_path / "t", pull(sets[:1])[0], pictures[0], masks)
 
 
 def test_near_duplicates_are_those_that_are_joined(tmp_path):
