@@ -9,6 +9,7 @@ from torch.torch_version import TorchVersion
 
 from .errors import PackageError, first_line
 
+NAMED = {"sklearn": "scikit-learn"}  # packages that are not called as their modules are
 KEPT = ("huggingface-hub", "safetensors", "transformers")  # replaced by what a package brings along, they can stop ComfyUI
 
 
@@ -17,7 +18,8 @@ def require(name: str, use: str, least: str = "0") -> ModuleType:
 
     Raises PackageError, which says what to install, when it is missing, older, or does not work with what is installed beside it.
     """
-    package = name.partition(".")[0]
+    module = name.partition(".")[0]
+    package = NAMED.get(module, module)
     here = installed(package)
     if here is None:
         raise PackageError(f"{use} needs the package {package}: {install(package)}")

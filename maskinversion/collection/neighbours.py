@@ -169,7 +169,7 @@ def named(table: RegionTable) -> str:
 def opened(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     """The array of a file, mapped; None where there is none, or it is another one."""
     try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        found = np.load(path, mmap_mode="c", allow_pickle=False)  # never written, but PyTorch warns of what cannot be
     except (OSError, ValueError, EOFError):
         return None
     return found if found.shape == shape and found.dtype == np.float16 else None

@@ -139,6 +139,14 @@ def cards(_args: argparse.Namespace) -> None:
     captions = [caption if len(caption) < 24 else f"{caption[:22]}…" for (caption,) in load_captioner("bundled").caption(taken)]
     card("caption_a_region", maps, captions)
 
+    wanted = {"breakfast": "strawberry", "zoo": "fox", "street": "bicycle"}
+    outlines = []
+    for scene, name in wanted.items():
+        example, pixels, _ = seen(scene)
+        mask = example.masks[example.names.index(name)]
+        outlines.append(overlay(pixels, mask, mask, 0.3))
+    card("collect_and_find_regions", outlines, [f'"{name}"' for name in wanted.values()])
+
 
 def main() -> None:
     run_stage(parser(__spec__.name, __doc__), {"regions": regions, "cards": cards, "brand": brand})

@@ -35,13 +35,13 @@ def make(args: argparse.Namespace) -> None:
     np.save(VECTORS, draw(args.count, seed=1))
     np.save(FOLDER / "questions.npy", draw(QUESTIONS, seed=2))
     questions = np.load(FOLDER / "questions.npy")
-    np.save(FOLDER / "right.npy", exact(np.load(VECTORS, mmap_mode="r"), questions, max(DEPTHS)))
+    np.save(FOLDER / "right.npy", exact(np.load(VECTORS, mmap_mode="c"), questions, max(DEPTHS)))
 
 
 def build(args: argparse.Namespace) -> None:
     from usearch.index import Index
 
-    units = np.load(VECTORS, mmap_mode="r")
+    units = np.load(VECTORS, mmap_mode="c")
     index = Index.restore(str(GRAPH_FILE)) if GRAPH_FILE.is_file() else Index(ndim=WIDTH, **GRAPH)
     assert index is not None
     spent = json.loads(TIMES.read_text()) if TIMES.is_file() else {"seconds": 0.0}
@@ -60,7 +60,7 @@ def build(args: argparse.Namespace) -> None:
 def measure(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     questions, right = torch.from_numpy(np.load(FOLDER / "questions.npy")).float(), np.load(FOLDER / "right.npy")
-    units = np.load(VECTORS, mmap_mode="r")
+    units = np.load(VECTORS, mmap_mode="c")
     report: dict = {"vectors": len(units), "bytes on disk": VECTORS.stat().st_size}
     before = memory()
     ways = {"compared": UnitTokens(units)}

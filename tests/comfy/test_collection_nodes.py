@@ -8,7 +8,7 @@ import pytest
 
 import maskinversion as mi
 from tests.helpers import tables
-from tests.helpers.graphs import inversion
+from tests.helpers.graphs import WORKFLOWS, inversion, node
 
 pytest.importorskip("pyarrow")
 
@@ -80,6 +80,17 @@ def test_a_token_is_searched_for_with_filters(server, graph, defaults):
     run = server.submit(graph)
     assert not run.error, run.error
     assert sorted(run.text("labels").split("\n")) == ["crown", "frog"]
+
+
+def test_the_template_collects_scenes_and_finds_what_is_in_them(server):
+    graph = server.read(WORKFLOWS / "collect_and_find_regions.json")
+    search = node(graph, "MaskInversionSearch")
+    for name, output in (("labels", 3), ("scores", 4)):
+        graph[name] = {"class_type": "PreviewAny", "inputs": {"source": [search, output]}}
+    run = server.submit(graph)
+    assert not run.error, run.error
+    rows = [row.split("\t") for row in run.text("scores").split("\n")]
+    assert len(rows) == 9 and [(row[0], row[4]) for row in rows[::3]] == [(name, name) for name in ("fox", "strawberry", "bicycle")]
 
 
 def test_regions_are_saved_and_found_again(server, graph, defaults):

@@ -42,6 +42,11 @@ def test_a_package_that_is_missing(versions):
         assign([[1.0]])
 
 
+def test_a_package_that_is_not_called_as_its_module(versions):
+    with pytest.raises(PackageError, match="a map needs the package scikit-learn: python -m pip install scikit-learn"):
+        packages.require("sklearn.manifold", "a map")
+
+
 def test_a_package_that_is_too_old(versions):
     versions["diffusers"] = "0.9.0"
     with pytest.raises(PackageError) as caught:
