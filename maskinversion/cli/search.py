@@ -109,9 +109,11 @@ def asked(args: argparse.Namespace, search: RegionSearch) -> list[Question]:
 
 def clip_of(args: argparse.Namespace, table: RegionTable) -> Clip:
     from .. import load_clip
+    from ..collection.table import metadata_of
 
+    source = args.clip or metadata_of(table.parts()[0]).get("clip") or table.made.model
     try:
-        return load_clip(args.clip or table.made.model, args.architecture, args.device)
+        return load_clip(source, args.architecture, args.device)
     except ModelError as error:
         if args.clip:
             raise
