@@ -39,7 +39,6 @@ def test_the_library_needs_torch_only():
         "operations",
         "collection.table",
         "collection.search",
-        "collection.group",
         "identity",
         "models.towers",
         "drawing.overlay",

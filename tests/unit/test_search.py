@@ -325,7 +325,6 @@ def test_the_command_groups_and_draws_a_map(table, tmp_path, capsys):
         ((), "there is nothing to search for: give --phrase"),
         (("--phrase", "cat", "--group", "clusters"), "leave out what to search for"),
         (("--image", "x.png"), "give both --image and --mask"),
-        (("--phrase", "cat", "--clip", "ViT-B-32/random"), "embeddings of different CLIPs cannot be compared. Use bundled"),
     ],
 )
 def test_the_command_says_what_is_wrong(words, said, table, capsys):
@@ -333,7 +332,12 @@ def test_the_command_says_what_is_wrong(words, said, table, capsys):
     assert status == 1 and said in err
 
 
-def test_the_command_refuses_what_is_no_table(tmp_path, capsys):
+def test_the_command_refuses_a_table_of_another_clip_and_what_is_no_table(tmp_path, capsys):
+    other = tables.random_table(tmp_path / "other", drawn(3))
+    status, _, err = run(capsys, other.folder, "--phrase", "cat", "--clip", "bundled")
+    assert status == 1 and "embeddings of different CLIPs cannot be compared. Use a model for both" in err
+    status, _, err = run(capsys, other.folder, "--phrase", "cat")
+    assert status == 1 and "was made with a model, not found here: give it with --clip" in err
     status, _, err = run(capsys, tmp_path, "--phrase", "cat")
     assert status == 1 and "is no table of regions" in err
 
