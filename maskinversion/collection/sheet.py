@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from ..drawing.fonts import chosen
-from ..drawing.labels import Text, fitted
+from ..drawing.labels import Text, wrapped
 from ..drawing.overlay import outline
 from .album import Album, View, view_of
 from .group import Group
@@ -20,7 +20,8 @@ from .search import Question, Region, RegionSearch
 CELL = 192  # pixels, the side of a picture
 GAP = 8
 LINE = 18  # pixels, the height of a line of text
-LETTERS = 13
+LETTERS, LARGE = 13, 20  # pixels, below a picture and in place of one
+LONGEST = 120  # letters of what is searched for
 CONTEXT = 0.75  # of the larger side of a region, shown on every side of it
 BACKGROUND, PAPER = (255, 255, 255), (232, 232, 232)
 ASKED, FOUND = (230, 159, 0), (0, 114, 178)  # outlines
@@ -99,8 +100,10 @@ def drawn(one: Cell, cell: int) -> Image.Image:
     if one.view is not None:
         return portrait(one.view, cell, ASKED if one.asked else FOUND)
     square = Image.new("RGB", (cell, cell), PAPER)
-    text = fitted(one.words, (cell - 2 * GAP, cell - 2 * GAP))
-    if text is not None:
+    words, letters = chosen(one.words[:LONGEST])
+    length = Text((words,), letters, LARGE).length
+    text = Text(tuple(wrapped(words, cell - 2 * GAP, length)), letters, LARGE)
+    if text.lines:
         text.write(ImageDraw.Draw(square), (0, max(0, (cell - text.height) / 2 - GAP), cell, cell))
     return square
 
