@@ -1,6 +1,7 @@
 """Searching a table of regions: what is found is what comparing everything in float64 finds, and what cannot be is said."""
 
 import json
+import shutil
 import warnings
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 import maskinversion as mi
+from maskinversion.bundled import SCENES
 from maskinversion.cli.main import main
 from maskinversion.operations import pull
 from tests.helpers import tables
@@ -308,6 +310,23 @@ def test_the_command_prints_json_and_writes_a_sheet(table, tmp_path, capsys):
     first = answer["regions"][0]
     status, out, err = run(capsys, table.folder, "--like", first["id"], "--label", "frog", "--area", 0.1, 0.25)
     assert status == 0 and out.count(" frog, frog/") == 2, err
+
+
+def test_a_region_of_a_picture_is_found_in_what_embed_wrote(tmp_path, capsys):
+    """Its token is made with the settings and the CLIP that the table names."""
+    pictures, masks = tmp_path / "pictures", tmp_path / "masks"
+    for folder, names in ((pictures, {"zoo.png": "zoo.png"}), (masks, {f"zoo-mask{i}.png": f"zoo_{i}.png" for i in range(3)})):
+        folder.mkdir()
+        for name, written in names.items():
+            shutil.copy(SCENES / name, folder / written)
+    made = ("--pictures", pictures, "--masks", masks, "--out", tmp_path / "table", "--device", "cpu", "--iterations", 3, "--alpha", 1)
+    assert main(["embed", *map(str, made)]) == 0
+    capsys.readouterr()
+    asked = ("--image", pictures / "zoo.png", "--mask", masks / "zoo_1.png", "--device", "cpu", "--top", 1, "--json")
+    status, out, err = run(capsys, tmp_path / "table", *asked)
+    assert status == 0, err
+    [region] = json.loads(out)[0]["regions"]
+    assert region["annotation"] == "zoo_1.png" and region["score"] > 0.9999
 
 
 def test_the_command_groups_and_draws_a_map(table, tmp_path, capsys):
