@@ -319,7 +319,7 @@ def test_a_region_of_a_picture_is_found_in_what_embed_wrote(tmp_path, capsys):
         folder.mkdir()
         for name, written in names.items():
             shutil.copy(SCENES / name, folder / written)
-    made = ("--pictures", pictures, "--masks", masks, "--out", tmp_path / "table", "--device", "cpu", "--iterations", 3, "--alpha", 1)
+    made = ("--pictures", pictures, "--masks", masks, "--out", tmp_path / "table", "--device", "cpu", "--iterations", 3)
     assert main(["embed", *map(str, made)]) == 0
     capsys.readouterr()
     asked = ("--image", pictures / "zoo.png", "--mask", masks / "zoo_1.png", "--device", "cpu", "--top", 1, "--json")
