@@ -98,8 +98,9 @@ def test_regions_are_saved_and_found_again(server, graph, defaults):
     of = inversion(defaults, masks=2, iterations=1)
     graph |= {name: of[name] for name in ("image", "mask", "inversion")}
     sockets = {"image": ["image", 0], "mask": ["mask", 0], "tokens": ["inversion", 0]}
-    save = {"class_type": "MaskInversionSaveRegions", "inputs": sockets | {"name": "tables/own", "labels": "one\ntwo\n"}}
-    graph["first"], graph["second"] = save, {"class_type": save["class_type"], "inputs": save["inputs"] | {"after": ["first", 0]}}
+    inputs = sockets | {"name": "tables/own", "labels": "one\ntwo\n"}
+    for name, more in (("first", {}), ("second", {"after": ["first", 0]})):
+        graph[name] = {"class_type": "MaskInversionSaveRegions", "inputs": inputs | more}
     graph["search"]["inputs"] |= {"table": ["second", 0], "tokens": ["inversion", 0], "phrases": "", "top": 1}
     graph["count"] = {"class_type": "PreviewAny", "inputs": {"source": ["second", 1]}}
     run = server.submit(graph)
@@ -108,10 +109,10 @@ def test_regions_are_saved_and_found_again(server, graph, defaults):
     assert [row.split("\t")[1] for row in run.text("scores").split("\n")] == ["1.0000", "1.0000"]
     graph["image"]["inputs"] |= {"height": 40}
     assert server.submit(graph).text("count") == "4"
-    for changes, said in (({"labels": "one"}, "2 regions and 1 labels"), ({"name": "../x"}, "does not name a file")):
-        graph["first"]["inputs"] = save["inputs"] | changes
+    for changes, said in (({"labels": "one"}, "2 regions and 1 labels"), ({"name": "../x"}, "name '../x' does not name")):
+        graph["first"]["inputs"] = inputs | changes
         assert said in server.submit(graph).error
-    graph["first"]["inputs"] = save["inputs"]
+    graph["first"]["inputs"] = inputs
     graph["inversion"]["inputs"]["iterations"] = 2
     assert "iterations 1, not 2" in server.submit(graph).error
 
