@@ -2,11 +2,24 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import captions, classifier, clip, collection, diffusion, hidden_states, invert, naming, prompts, regions, token_files, tokens
+from . import (
+    captions,
+    classifier,
+    clip,
+    collection,
+    diffusion,
+    hidden_states,
+    invert,
+    naming,
+    prompts,
+    regions,
+    token_files,
+    tokens,
+)
 
 
 class MaskInversionExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        understanding = (clip, invert, regions, naming, classifier, captions, prompts)
-        groups = (*understanding, tokens, token_files, collection, diffusion, hidden_states)
+        about_regions = (clip, invert, regions, naming, classifier, captions, prompts, collection)
+        groups = (*about_regions, tokens, token_files, diffusion, hidden_states)
         return [node for group in groups for node in group.NODES]

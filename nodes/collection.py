@@ -110,7 +110,7 @@ class SaveRegions(io.ComfyNode):
         after: RegionSearch | None = None,
     ) -> io.NodeOutput:
         base = folder_paths.get_output_directory()
-        folder = Path(base, written_name(name, base))
+        folder = Path(base, written_name(name, base, "name"))
         pairs = pair(image, mask)
         if len(pairs) != len(tokens):
             raise InputError(f"the tokens are of {len(tokens)} pictures, and there are {len(pairs)}: connect those they are of")

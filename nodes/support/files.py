@@ -50,18 +50,18 @@ def inside(base: str, name: str) -> Path | None:
         return None
 
 
-def written_name(prefix: str, base: str) -> str:
+def written_name(prefix: str, base: str, what: str = "filename_prefix") -> str:
     """A folder and a name to write files at in the folder `base`, without what some system cannot have in a name, on all of them.
 
-    Raises InputError for one that is outside of `base`, or too long.
+    what: the input that it is from. Raises InputError for one that is outside of `base`, or too long.
     """
     parts = [FORBIDDEN.sub("_", part).rstrip(" .") or part for part in prefix.replace("\\", "/").split("/")]
     name = "/".join(f"{part}_" if part.partition(".")[0].upper() in DEVICES else part for part in parts)
     shown = reprlib.repr(prefix)
     if (path := inside(base, name)) is None or path == Path(base).resolve() or name.endswith("/"):
-        raise InputError(f"filename_prefix {shown} does not name a file in the output folder: write, say, tokens/region")
+        raise InputError(f"{what} {shown} does not name a file in the output folder: write, say, tokens/region")
     if any(len(part.encode()) > LONGEST for part in parts):
-        raise InputError(f"filename_prefix {shown} is too long: each folder and the name may have {LONGEST} letters")
+        raise InputError(f"{what} {shown} is too long: each folder and the name may have {LONGEST} letters")
     return name
 
 
