@@ -15,6 +15,7 @@ from ..maskinversion.collection.group import Group, clusters, near_duplicates
 from ..maskinversion.collection.search import Only, Question, Region, RegionSearch
 from ..maskinversion.collection.sheet import contact_sheet, found_rows
 from ..maskinversion.collection.table import MANIFEST, RegionTable
+from ..maskinversion.compute.memory import check_room
 from ..maskinversion.pictures import read_mask
 from ..maskinversion.tasks.phrases import CLASS_TEMPLATE
 from .support.convert import pair
@@ -211,6 +212,8 @@ class SearchRegions(io.ComfyNode):
         shown = [(region, view) for region, view in zip(regions, album.views(table, regions), strict=True) if view is not None]
         if not shown:
             raise InputError(f"{len(regions)} regions were found, and none can be shown: {album.told()}")
+        pixels = sum(view.picture.width * view.picture.height for _, view in shown)
+        check_room(16 * pixels, f"{len(shown)} pictures and masks", "find fewer: lower top")
         return cls.told(questions, found, album, sheet_tensor(sheet), shown)
 
     @classmethod

@@ -19,6 +19,7 @@ from .search import Question, Region, RegionSearch
 
 CELL = 192  # pixels, the side of a picture
 GAP = 8
+ACROSS = 11  # cells of a row
 LINE = 18  # pixels, the height of a line of text
 LETTERS, LARGE = 13, 20  # pixels, below a picture and in place of one
 LONGEST = 120  # letters of what is searched for
@@ -78,7 +79,8 @@ def group_rows(search: RegionSearch, album: Album, groups: Sequence[Group], show
 
 
 def contact_sheet(rows: Sequence[Sequence[Cell]], cell: int = CELL) -> Image.Image:
-    """The cells, in rows. cell: the side of each picture, in pixels."""
+    """The cells, in rows, of which long ones are broken. cell: the side of each picture, in pixels."""
+    rows = [row[first : first + ACROSS] for row in rows for first in range(0, len(row), ACROSS)]
     lines = max((len(one.lines) for row in rows for one in row), default=0)
     across, down = max(map(len, rows)), len(rows)
     step = cell + GAP, cell + lines * LINE + GAP

@@ -23,7 +23,7 @@ from maskinversion.collection.album import Album
 from maskinversion.collection.gather import add_regions
 from maskinversion.collection.group import clusters, near_duplicates
 from maskinversion.collection.search import Only, RegionSearch
-from maskinversion.collection.sheet import contact_sheet, found_rows
+from maskinversion.collection.sheet import Cell, contact_sheet, found_rows
 from maskinversion.collection.table import RegionTable
 
 WIDTH = 24
@@ -260,6 +260,10 @@ def test_a_sheet_shows_what_there_is_and_says_what_is_gone(search, table, clip, 
     seen = np.array(sheet)
     assert (np.abs(seen - np.array(tables.COLOURS[0])).sum(2) < 12).sum() > 200  # the cats that are there
     assert len(album.problems) == 2 and "2 pictures cannot be shown, and the rest is" in str(album.told())
+
+
+def test_a_long_row_of_a_sheet_is_broken():
+    assert contact_sheet([[Cell(words="x")] * 25, [Cell(words="y")]], cell=20).size == (11 * 28 + 8, 4 * 28 + 8)
 
 
 def test_a_region_is_outlined_where_its_mask_is(search, table):
