@@ -209,11 +209,11 @@ class SearchRegions(io.ComfyNode):
         album = album_of(table)
         sheet = contact_sheet(found_rows(table, album, questions, found))
         regions = [region for its in found for region in its]
+        pixels = sum(region.about["width"] * region.about["height"] for region in regions)
+        check_room(19 * pixels, f"{len(regions)} pictures and masks", "find fewer: lower top")
         shown = [(region, view) for region, view in zip(regions, album.views(table, regions), strict=True) if view is not None]
         if not shown:
             raise InputError(f"{len(regions)} regions were found, and none can be shown: {album.told()}")
-        pixels = sum(view.picture.width * view.picture.height for _, view in shown)
-        check_room(16 * pixels, f"{len(shown)} pictures and masks", "find fewer: lower top")
         return cls.told(questions, found, album, sheet_tensor(sheet), shown)
 
     @classmethod

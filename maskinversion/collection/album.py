@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -75,10 +75,11 @@ class Album:
             self._open.popitem(last=False)
         return found
 
-    def views(self, search: RegionSearch, regions: Sequence[Region]) -> list[View | None]:
-        """Of each region; None where its picture cannot be opened."""
+    def views(self, search: RegionSearch, regions: Sequence[Region]) -> Iterator[View | None]:
+        """Of each region, one after the other, as each holds a whole picture; None where its picture cannot be opened."""
         masks = search.masks([region.row for region in regions])
-        return [self.view(region.about, masks[region.row]) for region in regions]
+        for region in regions:
+            yield self.view(region.about, masks[region.row])
 
     def view(self, about: dict[str, Any], mask: bytes | None) -> View | None:
         """about: of the row. mask: its PNG."""

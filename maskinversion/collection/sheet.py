@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -31,12 +31,11 @@ NOT_THERE = "this picture cannot be opened"
 
 @dataclass(frozen=True)
 class Cell:
-    """view: what is seen; or else words. lines: below it. asked: it is what was searched for."""
+    """square: what is seen, a picture of CELL x CELL; or else words. lines: below it."""
 
-    view: View | None = None
+    square: Image.Image | None = None
     words: str = ""
     lines: tuple[str, ...] = ()
-    asked: bool = False
 
 
 def found_rows(
@@ -52,18 +51,23 @@ def found_rows(
 def question_cell(search: RegionSearch, album: Album, question: Question) -> Cell:
     if question.row is not None:
         region = search.regions([question.row], [1.0])[0]
-        view = album.views(search, [region])[0]
-        return Cell(view, question.name, (region.about["label"] or "", PurePosixPath(region.picture).name), asked=True)
+        square = squares(album.views(search, [region]), ASKED)[0]
+        return Cell(square, question.name, (region.about["label"] or "", PurePosixPath(region.picture).name))
     if question.picture is not None and question.mask is not None:
-        return Cell(view_of(question.picture, question.mask), question.name, (question.name,), asked=True)
-    return Cell(words=question.name, asked=True)
+        return Cell(*squares([view_of(question.picture, question.mask)], ASKED), question.name, (question.name,))
+    return Cell(words=question.name)
 
 
 def region_cells(search: RegionSearch, album: Album, regions: Sequence[Region]) -> list[Cell]:
     return [
-        Cell(view, NOT_THERE, (f"{region.score:.3f} {region.about['label'] or ''}", PurePosixPath(region.picture).name))
-        for region, view in zip(regions, album.views(search, regions), strict=True)
+        Cell(square, NOT_THERE, (f"{region.score:.3f} {region.about['label'] or ''}", PurePosixPath(region.picture).name))
+        for region, square in zip(regions, squares(album.views(search, regions), FOUND), strict=True)
     ]
+
+
+def squares(views: Iterable[View | None], colour: tuple[int, int, int]) -> list[Image.Image | None]:
+    """What is seen of each, outlined in the colour."""
+    return [None if view is None else portrait(view, CELL, colour) for view in views]
 
 
 def group_rows(search: RegionSearch, album: Album, groups: Sequence[Group], shown: int) -> list[list[Cell]]:
@@ -73,40 +77,38 @@ def group_rows(search: RegionSearch, album: Album, groups: Sequence[Group], show
         first = search.tokens.take(np.array(group.rows[:1]))[0]
         rows_shown = group.rows[:shown]
         cosines = (search.tokens.take(np.array(rows_shown)) @ first).tolist()
-        head = Cell(words=f"{len(group.rows)} regions, likeness {group.likeness:.2f}", asked=True)
+        head = Cell(words=f"{len(group.rows)} regions, likeness {group.likeness:.2f}")
         rows.append([head, *region_cells(search, album, search.regions(rows_shown, cosines))])
     return rows
 
 
-def contact_sheet(rows: Sequence[Sequence[Cell]], cell: int = CELL) -> Image.Image:
-    """The cells, in rows, of which long ones are broken. cell: the side of each picture, in pixels."""
+def contact_sheet(rows: Sequence[Sequence[Cell]]) -> Image.Image:
+    """The cells, in rows, of which long ones are broken."""
     rows = [row[first : first + ACROSS] for row in rows for first in range(0, len(row), ACROSS)]
     lines = max((len(one.lines) for row in rows for one in row), default=0)
     across, down = max(map(len, rows)), len(rows)
-    step = cell + GAP, cell + lines * LINE + GAP
+    step = CELL + GAP, CELL + lines * LINE + GAP
     sheet = Image.new("RGB", (across * step[0] + GAP, down * step[1] + GAP), BACKGROUND)
     pen = ImageDraw.Draw(sheet)
     for y, row in enumerate(rows):
         for x, one in enumerate(row):
             left, top = GAP + x * step[0], GAP + y * step[1]
-            sheet.paste(drawn(one, cell), (left, top))
+            sheet.paste(written(one.words) if one.square is None else one.square, (left, top))
             for number, words in enumerate(one.lines):
-                text = shortened(words, cell)
+                text = shortened(words, CELL)
                 if text is not None:
-                    text.write(pen, (left, top + cell + number * LINE - 3, left + cell, 0))
+                    text.write(pen, (left, top + CELL + number * LINE - 3, left + CELL, 0))
     return sheet
 
 
-def drawn(one: Cell, cell: int) -> Image.Image:
-    """The square of a cell."""
-    if one.view is not None:
-        return portrait(one.view, cell, ASKED if one.asked else FOUND)
-    square = Image.new("RGB", (cell, cell), PAPER)
-    words, letters = chosen(one.words[:LONGEST])
+def written(text: str) -> Image.Image:
+    """A square with a text, where there is no picture."""
+    square = Image.new("RGB", (CELL, CELL), PAPER)
+    words, letters = chosen(text[:LONGEST])
     length = Text((words,), letters, LARGE).length
-    text = Text(tuple(wrapped(words, cell - 2 * GAP, length)), letters, LARGE)
-    if text.lines:
-        text.write(ImageDraw.Draw(square), (0, max(0, (cell - text.height) / 2 - GAP), cell, cell))
+    lines = Text(tuple(wrapped(words, CELL - 2 * GAP, length)), letters, LARGE)
+    if lines.lines:
+        lines.write(ImageDraw.Draw(square), (0, max(0, (CELL - lines.height) / 2 - GAP), CELL, CELL))
     return square
 
 

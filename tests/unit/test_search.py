@@ -255,15 +255,15 @@ def test_a_sheet_shows_what_there_is_and_says_what_is_gone(search, table, clip, 
     (tmp_path / "pictures" / "frog" / "0.png").write_bytes(b"no picture")
     questions = search.of_phrases(["cat", "frog"], clip)
     album = Album(table)
-    sheet = contact_sheet(found_rows(search, album, questions, search.nearest(questions, 3)), cell=60)
-    assert sheet.size == (4 * 68 + 8, 2 * (68 + 36) + 8)
+    sheet = contact_sheet(found_rows(search, album, questions, search.nearest(questions, 3)))
+    assert sheet.size == (4 * 200 + 8, 2 * (200 + 36) + 8)
     seen = np.array(sheet)
     assert (np.abs(seen - np.array(tables.COLOURS[0])).sum(2) < 12).sum() > 200  # the cats that are there
     assert len(album.problems) == 2 and "2 pictures cannot be shown, and the rest is" in str(album.told())
 
 
 def test_a_long_row_of_a_sheet_is_broken():
-    assert contact_sheet([[Cell(words="x")] * 25, [Cell(words="y")]], cell=20).size == (11 * 28 + 8, 4 * 28 + 8)
+    assert contact_sheet([[Cell(words="x")] * 25, [Cell(words="y")]]).size == (11 * 200 + 8, 4 * 200 + 8)
 
 
 def test_a_region_is_outlined_where_its_mask_is(search, table):
