@@ -21,7 +21,7 @@ from ..maskinversion.tasks.phrases import CLASS_TEMPLATE
 from .support.convert import pair
 from .support.files import NOTHING_FOUND, bases, inside, relative, stamp, written_name
 from .support.managed import ManagedClip
-from .support.progress import counter, warnings_on, with_text
+from .support.progress import counter, warnings_told, with_shown
 from .support.types import COLLECTION_CATEGORY, ClipSocket, RegionSockets, RegionTableSocket, Tokens, TokensSocket
 from .support.words import sentences
 from .token_files import OUTPUT, located
@@ -62,9 +62,9 @@ class LoadRegionTable(io.ComfyNode):
 
     @classmethod
     def execute(cls, folder: str) -> io.NodeOutput:
-        with warnings_on(cls.hidden.unique_id):
+        with warnings_told() as told:
             search = RegionSearch(RegionTable.open(located(folder, *TABLES)), progress=counter(cls.hidden.unique_id))
-        return io.NodeOutput(search, len(search), search.table.made.model)
+        return with_shown(search, len(search), search.table.made.model, told=told)
 
 
 class SaveRegions(io.ComfyNode):
@@ -96,7 +96,6 @@ class SaveRegions(io.ComfyNode):
                 RegionTableSocket.Output(display_name="table", tooltip="All that it has by now, for Search Regions."),
                 io.Int.Output(display_name="count", tooltip="How many regions that is."),
             ],
-            hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
@@ -121,13 +120,13 @@ class SaveRegions(io.ComfyNode):
             lines.pop()  # what follows the last line break
         if lines and len(lines) != total:
             raise InputError(f"there are {total} regions and {len(lines)} labels: write one for each, one a line")
-        with warnings_on(cls.hidden.unique_id):
+        with warnings_told() as told:
             for one, (picture, masks) in zip(tokens, pairs, strict=True):
                 own, lines = lines[: len(one)], lines[len(one) :]
                 table = add_regions(folder, one, picture, [read_mask(mask) for mask in masks], own)
             search = RegionSearch(table)
-        told = f"{total} regions added to {folder.relative_to(base).as_posix()}, which has {len(search)}"
-        return with_text(told, cls.hidden.unique_id, search, len(search))
+        words = f"{total} regions added to {folder.relative_to(base).as_posix()}, which has {len(search)}"
+        return with_shown(search, len(search), text=words, told=told)
 
 
 class SearchRegions(io.ComfyNode):
@@ -235,13 +234,15 @@ class SearchRegions(io.ComfyNode):
             for question, regions in zip(questions, found, strict=True)
         ]
         words = [f"{region.score:.3f} {region.about['label'] or ''} {region.picture}" for region, _ in shown[:SHOWN]]
-        if problems := album.told():
-            words.append(problems)
+        told = [problems] if (problems := album.told()) else []
         images = [view.pixels()[None] for _, view in shown]
         masks = [view.full_mask()[None] for _, view in shown]
         names = "\n".join(region.about["label"] or "" for region, _ in shown)
         text = json.dumps(answers, indent=1, ensure_ascii=False)
-        return with_text("\n".join(words), cls.hidden.unique_id, sheet, images, masks, names, "\n".join(rows), text)
+        found_text = "\n".join(rows)
+        return with_shown(
+            sheet, images, masks, names, found_text, text, text="\n".join(words), told=told, picture=lambda: sheet[0]
+        )
 
 
 class MapOfRegions(io.ComfyNode):
@@ -284,8 +285,10 @@ class MapOfRegions(io.ComfyNode):
         drawn = region_map(table, album, groups=found, most=most, size=size)
         ids = table.rows["id"].to_pylist()
         text = json.dumps([group.to_dict(ids) for group in found], indent=1)
-        told = [f"{len(table)} regions" + (f", {len(found)} groups" if groups != NOT_GROUPED else ""), album.told()]
-        return with_text("\n".join(filter(None, told)), cls.hidden.unique_id, sheet_tensor(drawn), text)
+        words = f"{len(table)} regions" + (f", {len(found)} groups" if groups != NOT_GROUPED else "")
+        told = [problems] if (problems := album.told()) else []
+        shown = sheet_tensor(drawn)
+        return with_shown(shown, text, text=words, told=told, picture=lambda: shown[0])
 
 
 def grouped(table: RegionSearch, groups: str, count: int, likeness: float, node: str) -> list[Group]:
