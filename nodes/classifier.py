@@ -99,7 +99,7 @@ class SaveClassifier(io.ComfyNode):
             description="Writes a classifier as safetensors into ComfyUI's output folder, with the name of its CLIP.",
             search_aliases=["save LARE"],
             inputs=[
-                ClassifierSocket.Input("classifier"),
+                ClassifierSocket.Input("classifier", tooltip="From Train Region Classifier."),
                 io.String.Input(
                     "filename_prefix",
                     default="classifiers/regions",
@@ -191,7 +191,7 @@ class SampleBox(io.ComfyNode):
             description="Variations of a region that keep its class: points of the box that LARE learnt around its token.",
             search_aliases=["LARE", "latent augmentation", "token variations"],
             inputs=[
-                TokensSocket.Input("tokens"),
+                TokensSocket.Input("tokens", tooltip="From MaskInversion, of the CLIP that the classifier is for."),
                 ClassifierSocket.Input("classifier", tooltip="One trained by lare: it has the boxes."),
                 io.Int.Input("count", default=4, min=1, max=256, tooltip="How many points of each token's box."),
                 io.Int.Input(

@@ -112,7 +112,7 @@ class LoadPipeline(io.ComfyNode):
 
 def conditioning_inputs() -> list[io.Input]:
     return [
-        PipelineSocket.Input("pipeline"),
+        PipelineSocket.Input("pipeline", tooltip="From Load Pipeline for Tokens."),
         TokensSocket.Input("tokens", tooltip="Every token makes its own pictures. Of the CLIP that the pipeline was trained with."),
     ]
 

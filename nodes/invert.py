@@ -250,6 +250,7 @@ class MapOverlay(io.ComfyNode):
             display_name="Map Overlay",
             category=CATEGORY,
             description="Paints the maps of MaskInversion on the picture: bright is where the token looks.",
+            search_aliases=["heatmap", "attention map", "saliency", "show mask on image"],
             inputs=[
                 io.Image.Input("image", tooltip="The picture that the maps belong to."),
                 io.Mask.Input("maps", tooltip="From MaskInversion: one picture comes out per map."),
@@ -261,7 +262,7 @@ class MapOverlay(io.ComfyNode):
                     tooltip="The masks, boxes or SEGS that you gave: their outlines are drawn in white.",
                 ),
             ],
-            outputs=[io.Image.Output(display_name="overlays")],
+            outputs=[io.Image.Output(display_name="overlays", tooltip="One for each map.")],
         )
 
     @classmethod
@@ -290,6 +291,7 @@ class ExampleScene(io.ComfyNode):
             display_name="Example Scene",
             category=CATEGORY,
             description="A picture that comes with the pack, with a mask for every object in it.",
+            search_aliases=["sample image", "demo picture", "test masks"],
             inputs=[io.Combo.Input("scene", options=list(EXAMPLES), default=EXAMPLES[0], tooltip="Which of the pictures.")],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="One picture."),

@@ -193,7 +193,7 @@ class LabelRegions(io.ComfyNode):
                     tooltip="One a line, in the order of the regions: from Classify Region, Caption Region, or your own.",
                 ),
             ],
-            outputs=[io.Image.Output(display_name="image")],
+            outputs=[io.Image.Output(display_name="image", tooltip="The picture with its labels.")],
         )
 
     @classmethod

@@ -28,7 +28,7 @@ class SaveTokens(io.ComfyNode):
             description="Writes tokens as safetensors into ComfyUI's output folder, with the name of the CLIP that they are of.",
             search_aliases=["save embedding"],
             inputs=[
-                TokensSocket.Input("tokens"),
+                TokensSocket.Input("tokens", tooltip="What to save: from MaskInversion, or changed since."),
                 io.String.Input(
                     "filename_prefix",
                     default="tokens/region",

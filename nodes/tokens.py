@@ -43,7 +43,7 @@ class PullTokens(io.ComfyNode):
             description="Gives a region's token back some of its picture, as alpha does, but afterwards.",
             search_aliases=["region context", "global embedding"],
             inputs=[
-                TokensSocket.Input("tokens"),
+                TokensSocket.Input("tokens", tooltip="The regions, from MaskInversion."),
                 io.Float.Input(
                     "strength", default=0.3, min=0.0, max=1.0, step=0.01, tooltip="0 is the region only, 1 the whole picture."
                 ),
@@ -66,7 +66,7 @@ class SubtractTokens(io.ComfyNode):
             description="Makes a token less like another one: this region, but not what that one is.",
             search_aliases=["negative token", "remove concept"],
             inputs=[
-                TokensSocket.Input("tokens"),
+                TokensSocket.Input("tokens", tooltip="The regions to change."),
                 TokensSocket.Input(
                     "other", tooltip="What to go away from: one token for all, or as many as tokens. Of the same CLIP."
                 ),
@@ -90,7 +90,7 @@ class VaryTokens(io.ComfyNode):
             description="Variations of a region: tokens close to it, each in a direction of its own.",
             search_aliases=["token variations", "sample around token", "latent augmentation"],
             inputs=[
-                TokensSocket.Input("tokens"),
+                TokensSocket.Input("tokens", tooltip="The regions to vary."),
                 io.Int.Input("count", default=4, min=1, max=256, tooltip="How many variations of each token."),
                 io.Float.Input(
                     "angle", default=20.0, min=0.0, max=90.0, step=0.5, tooltip="How far away, in degrees. 0 changes nothing."
@@ -124,6 +124,7 @@ class StackTokens(io.ComfyNode):
             inputs=[
                 io.Autogrow.Input(
                     "sets",
+                    tooltip="Tokens, from as many places as you like.",
                     template=io.Autogrow.TemplatePrefix(
                         TokensSocket.Input("tokens", tooltip="All of the same CLIP."), prefix="tokens", min=1, max=32
                     ),
@@ -147,7 +148,7 @@ class PickTokens(io.ComfyNode):
             description="Takes some of the tokens: a region of several, or several in another order.",
             search_aliases=["select token", "token index"],
             inputs=[
-                TokensSocket.Input("tokens"),
+                TokensSocket.Input("tokens", tooltip="All of them, from MaskInversion."),
                 io.String.Input(
                     "numbers", default="0", tooltip="Which ones, counted from 0, with commas between: 0 or 2, 0. -1 is the last."
                 ),

@@ -32,6 +32,28 @@ def test_every_node_is_there_with_its_help(server):
         assert len(server.fetch(f"/extensions/maskinversion-pack/docs/{name}.md")) > 200
 
 
+def inputs_of(groups):
+    """Every (name, options) of an input's description, those of a choice's and of a growing input's own among them."""
+    for kind in ("required", "optional"):
+        for name, (_, *options) in groups.get(kind, {}).items():
+            options = options[0] if options else {}
+            yield name, options
+            choices = options.get("options") or []
+            for choice in choices if choices and isinstance(choices[0], dict) else []:
+                yield from inputs_of(choice["inputs"])
+            yield from inputs_of(options.get("template", {}).get("input", {}))
+
+
+def test_every_input_and_output_says_what_it_is_for_and_every_node_is_found_by_other_words(server):
+    ours = {name: info for name, info in server.get("/object_info").items() if name.startswith("MaskInversion")}
+    silent = [(node, name) for node, info in ours.items() for name, options in inputs_of(info["input"]) if not options.get("tooltip")]
+    for node, info in ours.items():
+        tips = info.get("output_tooltips") or [None] * len(info["output"])
+        silent += [(node, name) for name, tip in zip(info["output_name"], tips, strict=True) if not tip]
+        silent += [] if info.get("search_aliases") else [(node, "search_aliases")]
+    assert len(ours) > 30 and silent == []
+
+
 def test_the_workflows_are_offered_as_templates(server):
     offered = server.get("/workflow_templates")["maskinversion-pack"]
     assert sorted(offered) == sorted(path.stem for path in WORKFLOW.parent.glob("*.json"))

@@ -24,6 +24,8 @@ OFFLINE = {
     "prompt_of_regions": "penguin",
     "picture_of_a_region": "",
     "region_into_another_picture_offline": "",
+    "own_picture_in_words": "region 1: strawberry",
+    "own_picture_made_anew": "",
 }
 READY = "window.app && window.app.graph && window.app.canvas && window.app.extensionManager"
 RUN = """() => new Promise((done) => {
@@ -99,6 +101,31 @@ def test_a_template_runs_and_shows_what_it_found_with_room_for_it(opened, templa
     texts = [text for node in page.evaluate(SHOWN).values() for text in node["texts"]]
     assert any(OFFLINE[template] in text for text in texts)
     assert faults(page.evaluate(MEASURE)) == []
+
+
+def test_a_mask_painted_in_the_mask_editor_is_the_region(opened):
+    _, page = opened
+    turn_to(page, "classic")
+    page.evaluate("w => window.app.loadGraphData(w)", read("own_picture_in_words"))
+    picture = "window.app.graph.nodes.find((node) => node.type === 'LoadImage')"
+    page.wait_for_function(f"() => {picture}?.imgs?.length")
+    page.evaluate(f"() => window.app.canvas.selectNode({picture})")
+    page.evaluate("() => { window.app.extensionManager.command.execute('Comfy.MaskEditor.OpenMaskEditor') }")
+    editor = page.get_by_role("dialog")
+    editor.get_by_role("button", name="Clear").click()
+    area = editor.locator("canvas").first.bounding_box()
+    for row in range(7):  # over the cup
+        y = area["y"] + area["height"] * (0.55 + 0.04 * row)
+        page.mouse.move(area["x"] + area["width"] * 0.62, y)
+        page.mouse.down()
+        page.mouse.move(area["x"] + area["width"] * 0.82, y, steps=6)
+        page.mouse.up()
+    photograph(page, "mask editor")
+    editor.get_by_role("button", name="Save").click()
+    page.wait_for_function(f"() => {picture}.widgets[0].value !== 'maskinversion_breakfast.png'")
+    run(page)
+    photograph(page, "a mask of one's own")
+    assert any("region 1: cup of coffee" in text for node in page.evaluate(SHOWN).values() for text in node["texts"])
 
 
 VALUES = """() => Object.fromEntries(
