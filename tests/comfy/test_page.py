@@ -128,6 +128,29 @@ def test_a_mask_painted_in_the_mask_editor_is_the_region(opened):
     assert any("region 1: cup of coffee" in text for node in page.evaluate(SHOWN).values() for text in node["texts"])
 
 
+def test_a_blueprint_is_found_by_its_name_and_names_every_region(opened):
+    _, page = opened
+    turn_to(page, "classic")
+    page.evaluate("() => window.app.graph.clear()")
+    page.mouse.dblclick(800, 450)
+    page.keyboard.type("Name every region", delay=20)
+    page.wait_for_timeout(1500)
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => window.app.graph.nodes.length === 1")
+    page.evaluate("""() => {
+        const [named] = window.app.graph.nodes
+        const [scene, seen] = ["MaskInversionExample", "PreviewImage"].map((type) => window.LiteGraph.createNode(type))
+        scene.pos = [named.pos[0] - 400, named.pos[1]]
+        seen.pos = [named.pos[0] + 500, named.pos[1]]
+        for (const node of [scene, seen]) window.app.graph.add(node)
+        scene.connect(0, named, 0)
+        scene.connect(1, named, 1)
+        named.connect(0, seen, 0)
+    }""")
+    run(page)
+    photograph(page, "a blueprint")
+
+
 VALUES = """() => Object.fromEntries(
     window.app.graph.nodes.find((node) => node.type === "MaskInversion").widgets.map((widget) => [widget.name, widget.value]))"""
 CHOOSE = """([name, value]) => {
