@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 
 from .towers import FAMILIES
 
 ALONE = "_maskinversion_open_clip"
+IMPORTING = Lock()  # since it is under one name for a moment
 
 
 def readable_architectures() -> tuple[str, ...]:
@@ -61,14 +63,15 @@ def open_clip_module(name: str) -> Iterator[ModuleType]:
     if "open_clip" in sys.modules:
         yield importlib.import_module(f"open_clip.{name}")
         return
-    package = ModuleType(ALONE)
-    package.__path__ = [str(open_clip_folder())]
-    sys.modules[ALONE] = package
-    try:
-        yield importlib.import_module(f"{ALONE}.{name}")
-    finally:
-        for module in [module for module in sys.modules if module.partition(".")[0] == ALONE]:
-            del sys.modules[module]
+    with IMPORTING:
+        package = ModuleType(ALONE)
+        package.__path__ = [str(open_clip_folder())]
+        sys.modules[ALONE] = package
+        try:
+            yield importlib.import_module(f"{ALONE}.{name}")
+        finally:
+            for module in [module for module in sys.modules if module.partition(".")[0] == ALONE]:
+                del sys.modules[module]
 
 
 def open_clip_folder() -> Path | None:

@@ -11,8 +11,11 @@ from torch import nn
 
 from ..errors import MaskInversionError, ModelError
 from ..files import read_json
+from .catalogue import open_clip_module
 from .content import is_weights
 from .fitting import NATIVE, described, fit
+from .plain import PlainClip, is_plain
+from .towers.base import CLIP_PIXELS
 from .weights import check_counts, check_size, read_weights
 
 CONFIG = "open_clip_config.json"
@@ -58,24 +61,20 @@ def weights_in(folder: Path) -> Path:
 def from_folder(folder: Path) -> tuple[nn.Module, Callable[[], Callable]]:
     """A model of a folder's own configuration, and what makes its tokenizer: as open_clip 3 reads `local-dir:`, which older ones
     do not know."""
-    import open_clip
-
     weights = read_weights(weights_in(folder))
     config = read_json(folder / CONFIG, ModelError)
     check_counts(config, str(folder / CONFIG))
     try:
         model_config, preprocess = config["model_cfg"], config.get("preprocess_cfg", {})
         text = model_config["text_cfg"]
-        text["hf_model_pretrained"] = model_config["vision_cfg"]["timm_model_pretrained"] = False  # all weights are in the folder
-        if model_config.pop("custom_text", False) or "hf_model_name" in text:
-            kind = open_clip.CoCa if "multimodal_cfg" in model_config else open_clip.CustomTextCLIP
-        else:
-            kind = open_clip.CLIP
+        kind = kind_of_model(model_config)
+        model: Any = None
         if not text.get("hf_model_name") and not model_config["vision_cfg"].get("timm_model_name"):
             there = sum(weight.numel() for weight in weights.values())
             with torch.device("meta"):  # the others know their sizes by name
-                check_size(kind(**model_config), there, str(folder / CONFIG))
-        model: Any = kind(**model_config)
+                model = kind(**model_config)
+            check_size(model, there, str(folder / CONFIG))
+        model = model.to_empty(device="cpu") if kind is PlainClip else kind(**model_config)  # without values, or random ones
         check_preprocess(preprocess)
     except MaskInversionError as error:
         if what := described(weights):
@@ -84,17 +83,31 @@ def from_folder(folder: Path) -> tuple[nn.Module, Callable[[], Callable]]:
     except Exception as error:  # numbers that cannot be make open_clip raise nearly everything
         raise ModelError(f"{folder / CONFIG} does not describe a model of open_clip ({error!r})") from error
     fit(model, weights, str(folder), CONFIG)
-    model.visual.preprocess_cfg = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD, **preprocess}
+    model.visual.preprocess_cfg = {"mean": CLIP_PIXELS[0], "std": CLIP_PIXELS[1], **preprocess}
 
     def tokenizer() -> Callable:
         options = {"context_length": text.get("context_length", 77), **text.get("tokenizer_kwargs", {})}
-        if not text.get("hf_tokenizer_name"):
-            return open_clip.SimpleTokenizer(**options)
-        if "tokenizer_mode" in text:
-            options["tokenizer_mode"] = text["tokenizer_mode"]
-        return open_clip.tokenizer.HFTokenizer(str(folder), **options)
+        with open_clip_module("tokenizer") as tokenizers:
+            if not text.get("hf_tokenizer_name"):
+                return tokenizers.SimpleTokenizer(**options)
+            if "tokenizer_mode" in text:
+                options["tokenizer_mode"] = text["tokenizer_mode"]
+            return tokenizers.HFTokenizer(str(folder), **options)
 
     return model, tokenizer
+
+
+def kind_of_model(config: dict) -> Callable[..., nn.Module]:
+    """What makes a model of this `model_cfg`, from which it takes out what is not for that."""
+    if is_plain(config):
+        return PlainClip
+    import open_clip
+
+    text = config["text_cfg"]
+    text["hf_model_pretrained"] = config["vision_cfg"]["timm_model_pretrained"] = False  # all weights are in the folder
+    if config.pop("custom_text", False) or "hf_model_name" in text:
+        return open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP
+    return open_clip.CLIP
 
 
 def check_preprocess(preprocess: dict) -> None:

@@ -33,6 +33,11 @@ def test_the_library_needs_torch_only():
     assert "torch" in found and not found.intersection(HEAVY)
 
 
+def test_the_bundled_clip_names_regions_without_other_libraries(tmp_path):
+    found = packages_after(f"from maskinversion.cli.main import main\nassert not main(['demo', '--out', {str(tmp_path)!r}])")
+    assert {"PIL", "ftfy"} < found and not found.intersection({*HEAVY} - {"PIL"})
+
+
 @pytest.mark.parametrize(
     "module",
     [

@@ -107,7 +107,7 @@ def masked_in_last_blocks(tower: Tower, canvas: Tensor, masks: Tensor) -> Tensor
 
 def plain_blocks(tower: Tower, method: str) -> list[Any]:
     """The blocks of an open_clip ViT, whose attention can be taken apart. Raises ModelError for another model."""
-    if isinstance(tower, OpenClipViT) and tower.visual.attn_pool is None and all(is_a(block, PLAIN) for block in tower.blocks):
+    if isinstance(tower, OpenClipViT) and tower.visual.attn_pool is None and all(is_a(block, *PLAIN) for block in tower.blocks):
         return list(tower.blocks)
     raise ModelError(f"{method} is for the plain ViTs of open_clip, such as ViT-B-16, and not for this model")
 

@@ -1,4 +1,4 @@
-"""open_clip's own VisionTransformer: OpenAI, LAION, DataComp, DFN and MetaCLIP weights, and CoCa."""
+"""open_clip's own VisionTransformer, and ours that is like it: OpenAI, LAION, DataComp, DFN and MetaCLIP weights, and CoCa."""
 
 from typing import Any
 
@@ -13,6 +13,7 @@ from ...explain.block import Block, BlockMap
 from ...explain.chain import ChainMap
 from ...explain.linearized import Linear, LinearizedLayer, Residual, Slope
 from ...explain.pooler import PoolerMap
+from .. import plain
 from .base import CLIP_PIXELS, Tower, family
 from .opening import held, is_a, opened
 from .reading import (
@@ -29,8 +30,8 @@ from .reading import (
     scaled_rows,
 )
 
-VISUAL, TRANSFORMER = "open_clip.VisionTransformer", "open_clip.Transformer"
-PLAIN, CUSTOM = "open_clip.ResidualAttentionBlock", "open_clip.CustomResidualAttentionBlock"
+VISUAL, TRANSFORMER = (plain.VisionTransformer, "open_clip.VisionTransformer"), (plain.Transformer, "open_clip.Transformer")
+PLAIN, CUSTOM = (plain.Block, "open_clip.ResidualAttentionBlock"), ("open_clip.CustomResidualAttentionBlock",)
 
 
 @family
@@ -46,7 +47,7 @@ class OpenClipViT(Tower):
 
     @staticmethod
     def reads(model: object) -> bool:
-        return is_a(getattr(model, "visual", model), VISUAL)
+        return is_a(getattr(model, "visual", model), *VISUAL)
 
     @staticmethod
     def reads_config(vision: dict) -> bool:
@@ -76,8 +77,8 @@ class OpenClipViT(Tower):
         return found[0] if isinstance(found, tuple) else found
 
     def enter(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
-        visual = opened(self.visual, VISUAL)
-        opened(visual.transformer, TRANSFORMER)
+        visual = opened(self.visual, *VISUAL)
+        opened(visual.transformer, *TRANSFORMER)
         patches = visual.conv1(pixels).flatten(2).mT
         tokens = torch.cat([held(visual, "class_embedding").expand(len(patches), 1, -1).to(patches.dtype), patches], dim=1)
         table = held(visual, "positional_embedding")[None]
@@ -85,10 +86,10 @@ class OpenClipViT(Tower):
 
     def run_block(self, block: Any, tokens: Tensor, grid: tuple[int, int], wanted: bool) -> tuple[Tensor, LayerMap | None]:
         if not wanted or self.visual.attn_pool is not None:
-            after = block(tokens) if is_a(block, CUSTOM) else pass_through(block, tokens)
+            after = block(tokens) if is_a(block, *CUSTOM) else pass_through(block, tokens)
             return after, self.read_pooler(at_least_float32(after[0])) if wanted else None
         head = Head(read_norm(self.visual.ln_post), at_least_float32(self.projection))
-        if is_a(block, CUSTOM):
+        if is_a(block, *CUSTOM):
             return block(tokens), read_custom_block(block, tokens, head)
         found = BlockMap(read_block(block, tokens), head, self.prefix)
         return found.leaving[None].to(tokens.dtype), found
@@ -130,7 +131,7 @@ class OpenClipViT(Tower):
     def mixed_values(self, entering: Tensor, leaving: Tensor) -> Tensor:
         if self.visual.attn_pool is not None:
             return self.pooler_rows(leaving)[2]
-        block = opened(self.blocks[-1], PLAIN, CUSTOM)
+        block = opened(self.blocks[-1], *PLAIN, *CUSTOM)
         attention = opened(block.attn, nn.MultiheadAttention, "open_clip.Attention")
         _, normal = linearise_all([block.ln_1], entering)
         bias = full(attention, "in_proj_bias")
@@ -161,7 +162,7 @@ def attend(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
 
     In its parts: torch.nn.MultiheadAttention does all in one piece, whose linear layers `matmul.fast_linears` does not reach.
     """
-    attention = opened(opened(block, PLAIN).attn, nn.MultiheadAttention)
+    attention = opened(opened(block, *PLAIN).attn, nn.MultiheadAttention)
     out_proj = opened(attention.out_proj, *LINEARS)  # which the attention itself does not call
     q, k, v = (
         part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
@@ -197,7 +198,7 @@ def read_block(block: Any, tokens: Tensor) -> Block:
 
 def read_custom_block(block: Any, tokens: Tensor, head: Head) -> ChainMap:
     """The map of a block with norms in further places (query and key, after the attention, inside the MLP)."""
-    attention, x = opened(opened(block, CUSTOM).attn, "open_clip.Attention"), at_least_float32(tokens[0])
+    attention, x = opened(opened(block, *CUSTOM).attn, "open_clip.Attention"), at_least_float32(tokens[0])
     _, entering = linearise_all([block.ln_1], x)
     q, k, v = linear(entering, full(attention, "in_proj_weight"), full(attention, "in_proj_bias")).chunk(3, -1)
     q, k, v = (t.unflatten(-1, (attention.num_heads, -1)) for t in (q, k, v))
@@ -209,10 +210,10 @@ def read_custom_block(block: Any, tokens: Tensor, head: Head) -> ChainMap:
 
 def after_attention(block: Any, mixture: Tensor, residual: Tensor | None) -> tuple[list[LinearizedLayer], Tensor]:
     """From what the heads give [K, h * d_h] to the tokens [K, d] that leave the block: the derivative, and these tokens."""
-    attention = opened(opened(block, PLAIN, CUSTOM).attn, nn.MultiheadAttention, "open_clip.Attention")
+    attention = opened(opened(block, *PLAIN, *CUSTOM).attn, nn.MultiheadAttention, "open_clip.Attention")
     chain: list[LinearizedLayer] = []
     modules = [attention.out_proj, block.ls_1]
-    if is_a(block, CUSTOM):
+    if is_a(block, *CUSTOM):
         modules = [attention.ln_inner, attention.out_proj, block.ln_attn, block.ls_1]
         if attention.head_scale is not None:
             scale = full(attention, "head_scale").flatten().repeat_interleave(attention.head_dim)
@@ -233,9 +234,9 @@ def check_supported(visual: Any) -> None:
     if visual.attn_pool is not None and visual.pool_type != "tok":
         raise ModelError("this model averages the queries of its pooler, which is not supported: use a plain CoCa")
     for block in visual.transformer.resblocks:
-        if not is_a(block, PLAIN, CUSTOM):
+        if not is_a(block, *PLAIN, *CUSTOM):
             raise ModelError(f"this model's blocks are {type(block).__name__}, which is not supported: use a ViT such as ViT-L-14")
-        opened(block.attn, nn.MultiheadAttention if is_a(block, PLAIN) else "open_clip.Attention")
+        opened(block.attn, nn.MultiheadAttention if is_a(block, *PLAIN) else "open_clip.Attention")
         if getattr(block.attn, "scaled_cosine", False):
             raise ModelError("this model uses scaled cosine attention, which is not supported: use a ViT such as ViT-L-14")
         opened(block.ln_2, *NORMS)
