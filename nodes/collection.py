@@ -270,7 +270,7 @@ class MapOfRegions(io.ComfyNode):
                 io.Int.Input("size", default=2400, min=256, max=8192, tooltip="Of the map, in pixels."),
             ],
             outputs=[
-                io.Image.Output(display_name="map"),
+                io.Image.Output(display_name="map", tooltip="The picture of the whole table."),
                 io.String.Output(display_name="groups", tooltip="As JSON: of each group its size, likeness and ids."),
             ],
             hidden=[io.Hidden.unique_id],
