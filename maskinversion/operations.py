@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .identity import check_same_clip
-from .inverter import MaskInverter
+from .inverter import EncodedImage, MaskInverter
 from .models.clip import Clip
 from .tokens import LocalizedTokens, Sets
 
@@ -189,16 +189,25 @@ def changed(
     ]
 
 
-def nothing(clip: Clip, picture: str = "grey") -> LocalizedTokens:
-    """The embedding of a picture with nothing on it, as one token: what guidance can lead away from.
+def empty(clip: Clip, picture: str = "grey") -> EncodedImage:
+    """A picture with nothing on it, encoded.
 
-    picture: `grey` is the mean colour of the model's training, which it sees as zeros (what Kandinsky 2.2 uses), or `black`.
+    picture: `grey` is the mean colour of the model's training, which it sees as zeros (what Kandinsky 2.2 and IP-Adapter Plus use),
+    or `black`.
     """
     if picture not in NOTHINGS:
         raise InputError(f"picture is {picture!r}; it must be one of {', '.join(NOTHINGS)}")
     colour = clip.tower.mean if picture == "grey" else (0.0, 0.0, 0.0)
     size = tuple(clip.tower.image_size)
-    encoded = MaskInverter(clip).encode(torch.tensor(colour).expand(*size, 3))
+    return MaskInverter(clip).encode(torch.tensor(colour).expand(*size, 3))
+
+
+def nothing(clip: Clip, picture: str = "grey", encoded: EncodedImage | None = None) -> LocalizedTokens:
+    """The embedding of a picture with nothing on it, as one token: what guidance can lead away from.
+
+    picture: as `empty` has it. encoded: what `empty` gave, where it is at hand.
+    """
+    encoded = empty(clip, picture) if encoded is None else encoded
     embedding = encoded.global_embedding
     return LocalizedTokens(
         embeddings=embedding[None].clone(),
