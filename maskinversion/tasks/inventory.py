@@ -14,7 +14,7 @@ from ..models.content import SAFETENSORS, TORCHSCRIPT, is_weights, kind_of
 from ..models.fitting import architectures_of, described
 from ..models.folder import CONFIG, check_folder, weights_in
 from ..models.weights import shapes_in
-from .diffusion.decoder import GENERATES, INPAINTS
+from .diffusion.kinds import KINDS
 from .diffusion.variants import INDEX, is_complete, variant_in
 
 LAYER = "vision_model.encoder.layers.{}.layer_norm1.weight"
@@ -64,14 +64,15 @@ def of_folder(path: Path) -> Found:
         weights_in(path)
         return Found(path, "a CLIP of open_clip with its description", f"{LOAD_CLIP}, file; local-dir:{path}")
     kind = str(read_json(path / INDEX, ModelError).get("_class_name"))
-    uses = ["new pictures"] * (kind in GENERATES) + ["painting into a picture"] * (kind in INPAINTS)
-    if not uses:
+    called = KINDS.get(kind)
+    if called is None:
         return Found(path, f"a pipeline of diffusers ({kind}) that takes no CLIP image embedding here")
     if not is_complete(path):
         return Found(path, f"a pipeline of diffusers ({kind}) that is not complete: download it again, as safetensors")
     variant = variant_in(path)
     what = f"a pipeline of diffusers ({kind}{f', as {variant}' if variant else ''})"
-    adapter = " and a basic IP-Adapter" if "StableDiffusion" in kind else ""
+    uses = ["new pictures"] * called.makes + ["painting into a picture"] * (called.inpainter is not None)
+    adapter = f" and an IP-Adapter for {called.adapter}" if called.adapter else ""
     return Found(path, what, f"Load Pipeline for Tokens{adapter}, for {' and '.join(uses)}")
 
 
@@ -92,7 +93,14 @@ def of_weights(path: Path, shapes: Mapping[str, Sequence[int]]) -> Found:
         if len(shape) == 2 and "image_proj.norm.weight" in shapes:
             what = f"a basic IP-Adapter for embeddings of {shape[1]} numbers"
             return Found(path, what, "Load Pipeline for Tokens, with SD 1.5 or XL")
-        return Found(path, "an IP-Adapter that reads more than one embedding, as Plus, Full and FaceID do: take a basic one")
+        if "image_proj.latents" in shapes and len(shape := shapes.get("image_proj.proj_in.weight", ())) == 2:
+            timed = "image_proj.time_embedding.linear_1.weight" in shapes
+            what = f"an IP-Adapter{'' if timed else ' Plus'} for hidden states of {shape[1]} numbers"
+            return Found(path, what, f"Load Pipeline for Tokens, with {'SD 3.5' if timed else 'SD 1.5, XL or Kolors'}")
+        return Found(path, "an IP-Adapter that reads something else, as Full and FaceID do: take a basic one or Plus")
+    if len(shape := shapes.get("ip_adapter_proj_model.proj.weight", ())) == 2:
+        what = f"XLabs's IP-Adapter for embeddings of {shape[1]} numbers"
+        return Found(path, what, "Load Pipeline for Tokens, with FLUX or Chroma")
     if any(key.startswith("embedder.model.visual.") for key in shapes):
         use = "unCLIPCheckpointLoader, and its CLIP_VISION for MaskInversion"
         return Found(path, "a checkpoint of unCLIP with its own CLIP vision", use)

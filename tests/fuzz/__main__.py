@@ -10,7 +10,7 @@ from pathlib import Path
 
 NAMES = (
     "tokens", "picture", "mask", "labels", "pickle", "refs", "coco", "lvis", "panoptic", "phrasecut", "phrases", "json",
-    "captioner", "captioner-pt", "clip", "clip-pt", "clip-folder", "decoder",
+    "captioner", "captioner-pt", "clip", "clip-pt", "clip-folder", "decoder", "adapter", "adapter-pt",
     "collection", "shard", "rows", "part", "manifest",
 )  # fmt: skip
 

@@ -38,6 +38,7 @@ from maskinversion.pickles import read_plain_pickle
 from maskinversion.pictures import as_pixels, label_masks, read_mask
 from maskinversion.tasks.caption import load_captioner
 from maskinversion.tasks.diffusion import load_decoder
+from maskinversion.tasks.diffusion.adapters import read_adapter
 from tests.helpers.files import write_pictures
 from tests.helpers.random_tokens import made
 from tests.helpers.small_captioners import checkpoint, write
@@ -108,6 +109,17 @@ def clip_seeds(suffix: str) -> Callable[[Path], list[bytes]]:
         state = {"visual.proj": torch.ones(4, 4), "positional_embedding": torch.ones(4, 2), "logit_scale": torch.tensor(1.0)}
         path = scratch / f"seed{suffix}"
         save_file(state, path) if suffix == ".safetensors" else torch.save({"state_dict": state, "epoch": 1}, path)
+        return [path.read_bytes()]
+
+    return seeds
+
+
+def adapter_seeds(suffix: str) -> Callable[[Path], list[bytes]]:
+    def seeds(scratch: Path) -> list[bytes]:
+        parts = {"image_proj": {"proj.weight": torch.ones(4, 4)}, "ip_adapter": {"1.to_k_ip.weight": torch.ones(4, 4)}}
+        path = scratch / f"seed{suffix}"
+        flat = {f"{part}.{key}": value for part, inner in parts.items() for key, value in inner.items()}
+        save_file(flat, path) if suffix == ".safetensors" else torch.save(parts, path)
         return [path.read_bytes()]
 
     return seeds
@@ -251,6 +263,8 @@ READERS = {
     "part": Reader("x.parquet", part_seeds, metadata_of),
     "manifest": Reader("manifest.json", manifest_seeds, use_manifest),
     "decoder": Reader("decoder", folder_seed(BUNDLED / "decoder"), load_decoder, BUNDLED / "decoder"),
+    "adapter": Reader("x.safetensors", adapter_seeds(".safetensors"), read_adapter),
+    "adapter-pt": Reader("x.bin", adapter_seeds(".bin"), read_adapter),
 }
 
 

@@ -210,15 +210,15 @@ def test_what_cannot_be_loaded_is_explained(folders, tmp_path):
         load_decoder(tmp_path)
     with pytest.raises(mi.ModelError, match="reads text only: choose an IP-Adapter"):
         load_decoder(folders / "sd")
-    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
-    with pytest.raises(mi.ModelError, match=r"^\S+ is a FluxPipeline, which takes no CLIP image embedding here: use one of Kand"):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "LTXPipeline"}')
+    with pytest.raises(mi.ModelError, match=r"^\S+ is a LTXPipeline, which takes no CLIP image embedding here: use one of Chro"):
         load_decoder(tmp_path)
     adapters = folders / "adapters"
     with pytest.raises(mi.ModelError, match="made for another model than sd:"):
         load_decoder(folders / "sd", adapter=adapters / "adapter_sdxl.safetensors")
     weights = load_file(adapters / "adapter_sd.safetensors")
     save_file({f"image_proj.latents.{key}": value for key, value in weights.items()}, tmp_path / "plus.safetensors")
-    with pytest.raises(mi.ModelError, match="is not a basic IP-Adapter"):
+    with pytest.raises(mi.ModelError, match="is not an IP-Adapter that reads a token or hidden states"):
         load_decoder(folders / "sd", adapter=tmp_path / "plus.safetensors")
     with pytest.raises(mi.ModelError, match="there is no file"):
         load_decoder(folders / "sd", adapter=tmp_path / "none.safetensors")

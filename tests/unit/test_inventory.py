@@ -74,8 +74,15 @@ def test_whole_clips_by_their_architecture(name, tmp_path):
 def test_adapters_captioners_and_unclip(tmp_path):
     basic = {"image_proj.proj.weight": (8, 768), "image_proj.norm.weight": (2,), "ip_adapter.1.to_k_ip.weight": (1,)}
     assert look(written(tmp_path / "a.safetensors", basic)).what == "a basic IP-Adapter for embeddings of 768 numbers"
-    plus = look(written(tmp_path / "b.safetensors", {"image_proj.latents": (1, 4, 2), "ip_adapter.1.to_k_ip.weight": (1,)}))
-    assert "more than one embedding" in plus.what and not plus.use
+    face = look(written(tmp_path / "b.safetensors", {"image_proj.proj.0.weight": (4, 2), "ip_adapter.1.to_k_ip.weight": (1,)}))
+    assert "reads something else" in face.what and not face.use
+    shapes = {"image_proj.latents": (1, 4, 2), "image_proj.proj_in.weight": (2, 1280), "ip_adapter.1.to_k_ip.weight": (1,)}
+    plus = look(written(tmp_path / "plus.safetensors", shapes))
+    assert plus.what == "an IP-Adapter Plus for hidden states of 1280 numbers" and "SD 1.5, XL or Kolors" in plus.use
+    timed = look(written(tmp_path / "timed.safetensors", shapes | {"image_proj.time_embedding.linear_1.weight": (2, 320)}))
+    assert timed.what == "an IP-Adapter for hidden states of 1280 numbers" and "SD 3.5" in timed.use
+    xlabs = look(written(tmp_path / "x.safetensors", {"ip_adapter_proj_model.proj.weight": (8, 768)}))
+    assert "768 numbers" in xlabs.what and "FLUX or Chroma" in xlabs.use
     unclip = {"embedder.model.visual.proj": (1,), "model.diffusion_model.x": (1,)}
     assert look(written(tmp_path / "c.safetensors", unclip)).use.startswith("unCLIPCheckpointLoader")
     assert look(BUNDLED / "captioner" / "captioner.safetensors").use == "Load Captioner"

@@ -20,7 +20,7 @@ from .variants import INDEX
 ABOUT = "clip.json"  # which CLIP a pipeline was trained with
 MODEL, SCHEDULER = "config.json", "scheduler_config.json"
 LIBRARIES = ("diffusers", "transformers")
-OURS = "stable_diffusion"  # a part of diffusers, where the parts of unCLIP and the safety checker are
+INSIDE = ("stable_diffusion", "kolors")  # parts of diffusers: where the parts of unCLIP, the safety checker and ChatGLM are
 MOST_STEPS = 10**5  # of training; usually 1000
 LARGEST = 10**6  # of a scheduler's other numbers
 
@@ -34,7 +34,7 @@ def check_folder(folder: Path) -> None:
             continue
         if not part.isidentifier() or len(made_of) != 2 or not all(isinstance(word, str) for word in made_of):
             raise ModelError(f"{folder / INDEX} has {shown(made_of)} as {shown(part)}, which is no part of a pipeline")
-        if made_of[0] not in (*LIBRARIES, OURS):
+        if made_of[0] not in (*LIBRARIES, *INSIDE):
             raise ModelError(f"{folder / INDEX} asks for {shown(made_of[0])}, which is no library of pipelines: it is not imported")
         if os.path.isdir(folder / part):
             check_part(folder / part, *made_of)

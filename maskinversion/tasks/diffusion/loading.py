@@ -14,8 +14,9 @@ from ...errors import ModelError
 from ...models.hub import Progress, cached, fetch
 from ...packages import require, require_part
 from .adapters import add_adapter
-from .decoder import KANDINSKY, SUPPORTED, UNCLIP, USE, Decoder
+from .decoder import USE, Decoder
 from .files import INDEX, check_folder, check_weights, loading_advice, trained_with
+from .kinds import KINDS
 from .variants import is_complete, to_download, variant_in
 
 BUNDLED_DECODERS = {"bundled": BUNDLED / "decoder", "bundled-inpaint": BUNDLED / "decoder-inpaint"}
@@ -36,7 +37,7 @@ def load_decoder(
 
     source: "bundled" or "bundled-inpaint", a miniature of Kandinsky 2.2 for tokens of the bundled CLIP; a folder with a
         model_index.json; or the id of one on the Hugging Face hub (downloaded once, then cached).
-    adapter: the safetensors file of a basic IP-Adapter, for Stable Diffusion 1.5 and XL.
+    adapter: the file of an IP-Adapter, for pipelines that read text: see `adapters`.
     progress: called with bytes that are here, of how many, while it is downloaded; it may raise to stop, and the next time goes on
         from there. Without, diffusers downloads.
     device: where it is, and runs. offload: a device to bring each part to only while it computes; `device` is then the CPU.
@@ -63,8 +64,10 @@ def load_decoder(
     fingerprint = trained_with(folder)
     with loading_advice(name):
         kind = diffusers.DiffusionPipeline.load_config(source).get("_class_name")
-    if kind not in SUPPORTED:
-        raise ModelError(f"{name} is a {kind}, which takes no CLIP image embedding here: use one of {', '.join(SUPPORTED)}")
+    if kind not in KINDS:
+        raise ModelError(f"{name} is a {kind}, which takes no CLIP image embedding here: use one of {', '.join(sorted(KINDS))}")
+    called = KINDS[kind]
+    require("diffusers", f"{USE} with {kind}", called.since)
     pipeline_class = require_part("diffusers", kind, USE)
     with loading_advice(name):
         variant = variant_in(folder)
@@ -74,18 +77,20 @@ def load_decoder(
         word = "dtype" if TorchVersion(diffusers.__version__) >= "0.40" else "torch_dtype"
         pipeline = pipeline_class.from_pretrained(source, use_safetensors=True, variant=variant, **{word: dtype})
     pipeline.set_progress_bar_config(disable=True)
-    if kind in KANDINSKY:
+    states = False
+    if called.way == "decoder":
         width = pipeline.unet.config.encoder_hid_dim
-    elif kind == UNCLIP:
+    elif called.way == "unclip":
         width = pipeline.image_normalizer.config.embedding_dim
     elif adapter is None:
         raise ModelError(f"{name} ({kind}) reads text only: choose an IP-Adapter for it, which lets it see image embeddings")
     else:
-        width = add_adapter(pipeline, Path(adapter), name)
+        added = add_adapter(pipeline, Path(adapter), name)
+        width, states = added.width, added.reads_states
         name = f"{name} + {Path(adapter).stem}"
     check_weights(pipeline, name)
     pipeline.to("cpu" if offload else device, silence_dtype_warnings=True)
-    decoder = Decoder(name, pipeline, width, torch.device(offload) if offload else None, fingerprint)
+    decoder = Decoder(name, pipeline, width, states, torch.device(offload) if offload else None, fingerprint)
     try:
         possible = 1 <= decoder.side <= LARGEST_SIDE and width >= 1
     except (TypeError, ValueError, ArithmeticError):
