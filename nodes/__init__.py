@@ -11,6 +11,7 @@ from . import (
     hidden_states,
     invert,
     naming,
+    prior,
     prompts,
     regions,
     token_files,
@@ -21,5 +22,5 @@ from . import (
 class MaskInversionExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         about_regions = (clip, invert, regions, naming, classifier, captions, prompts, collection)
-        groups = (*about_regions, tokens, token_files, diffusion, hidden_states)
+        groups = (*about_regions, tokens, token_files, diffusion, prior, hidden_states)
         return [node for group in groups for node in group.NODES]

@@ -8,12 +8,14 @@ from typing import Any
 import comfy.latent_formats
 import comfy.model_management
 import torch
+from comfy.clip_vision import Output
 from comfy_api.latest import io
 from latent_preview import Latent2RGBPreviewer
 from PIL import Image
 
 from ..maskinversion import InputError
-from ..maskinversion.tasks.diffusion.decoder import UNCLIP
+from ..maskinversion.models.content import is_weights
+from ..maskinversion.tasks.diffusion.decoder import Decoder, Regions
 from ..maskinversion.tasks.diffusion.settings import Settings
 from .support.convert import masks_from, one_picture
 from .support.files import NOTHING_FOUND, every_file, located, relative, stamp
@@ -27,6 +29,12 @@ BUNDLED_FOR = {"new pictures": "bundled", "painting into a picture": "bundled-in
 NO_ADAPTER = "(none)"
 DTYPES = {"auto": None, "float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 MAX_PIXELS = 8192
+ROWS = "penultimate_hidden_states"
+SPACES: dict[str, type[comfy.latent_formats.LatentFormat]] = {
+    "StableDiffusionXL": comfy.latent_formats.SDXL,
+    "Kolors": comfy.latent_formats.SDXL,
+    "StableDiffusion3": comfy.latent_formats.SD3,
+}  # of latents, by the beginnings of pipelines' names; SD 1.5's of the others
 
 in_use: InUse[ManagedDecoder] = InUse()
 
@@ -38,9 +46,9 @@ class LoadPipeline(io.ComfyNode):
             node_id="MaskInversionLoadPipeline",
             display_name="Load Pipeline for Tokens",
             category=SUBCATEGORY,
-            description="Loads a diffusers pipeline that makes pictures of tokens: Kandinsky 2.2, Stable unCLIP, or Stable "
-            "Diffusion 1.5 / XL with an IP-Adapter. Only safetensors.",
-            search_aliases=["kandinsky loader", "diffusers loader", "unclip loader"],
+            description="Loads a diffusers pipeline that makes pictures of regions: Kandinsky 2.2, Stable unCLIP, or Stable "
+            "Diffusion 1.5 / XL / 3.5, FLUX, Chroma or Kolors with an IP-Adapter. Nothing in a file is run.",
+            search_aliases=["kandinsky loader", "diffusers loader", "unclip loader", "flux ip-adapter", "ip-adapter plus"],
             inputs=[
                 io.DynamicCombo.Input(
                     "source",
@@ -82,7 +90,8 @@ class LoadPipeline(io.ComfyNode):
                 io.Combo.Input(
                     "ip_adapter",
                     options=[NO_ADAPTER, *found_adapters()],
-                    tooltip="For Stable Diffusion 1.5 and XL only: a basic IP-Adapter in models/ipadapter, as safetensors.",
+                    tooltip="For pipelines that read text: an IP-Adapter in models/ipadapter. The basic ones and XLabs's for FLUX "
+                    "and Chroma read tokens; Plus (SD 1.5, XL, Kolors) and InstantX's for SD 3.5 read hidden states.",
                 ),
                 io.Combo.Input(
                     "dtype", options=list(DTYPES), advanced=True, tooltip="auto is what ComfyUI takes for this machine."
@@ -142,6 +151,17 @@ def sampling_inputs(sides: str) -> list[io.Input]:
             optional=True,
             tooltip="One token to lead away from. For Kandinsky connect Token of Nothing. Without it: zeros.",
         ),
+        io.ClipVisionOutput.Input(
+            "hidden_states",
+            optional=True,
+            tooltip="For IP-Adapter Plus, Kolors and SD 3.5, which read these and no tokens: clip_vision_output of MaskInversion "
+            "with hidden states of the region, as many regions as tokens.",
+        ),
+        io.ClipVisionOutput.Input(
+            "negative_hidden_states",
+            optional=True,
+            tooltip="For the same: what to lead away from, clip_vision_output of Token of Nothing. SD 3.5 needs none.",
+        ),
     ]
 
 
@@ -160,11 +180,20 @@ class GenerateFromTokens(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, pipeline: ManagedDecoder, tokens: Tokens, negative: Tokens | None = None, **sampling: Any) -> io.NodeOutput:
+    def execute(
+        cls,
+        pipeline: ManagedDecoder,
+        tokens: Tokens,
+        negative: Tokens | None = None,
+        hidden_states: Output | None = None,
+        negative_hidden_states: Output | None = None,
+        **sampling: Any,
+    ) -> io.NodeOutput:
         decoder = pipeline.ready()
-        steps = PreviewSteps(cls.hidden.unique_id, decoder.kind)
+        regions, against = read_by(decoder, tokens, negative, hidden_states, negative_hidden_states)
+        steps = PreviewSteps(cls.hidden.unique_id, decoder)
         with memory_back():
-            return finished(decoder.generate(tokens, settings(sampling), negative, steps))
+            return finished(decoder.generate(regions, settings(sampling), against, steps))
 
 
 class InpaintFromTokens(io.ComfyNode):
@@ -198,15 +227,32 @@ class InpaintFromTokens(io.ComfyNode):
         mask: object,
         feather: int,
         negative: Tokens | None = None,
+        hidden_states: Output | None = None,
+        negative_hidden_states: Output | None = None,
         **sampling: Any,
     ) -> io.NodeOutput:
         picture = one_picture(image, "to paint into")
         height, width = picture.shape[:2]
         hole = masks_from(mask, (height, width), empty=False)
         decoder = pipeline.ready()
-        steps = PreviewSteps(cls.hidden.unique_id, decoder.kind)
+        regions, against = read_by(decoder, tokens, negative, hidden_states, negative_hidden_states)
+        steps = PreviewSteps(cls.hidden.unique_id, decoder)
         with memory_back():
-            return finished(decoder.inpaint(tokens, picture, hole, settings(sampling), feather, negative, steps))
+            return finished(decoder.inpaint(regions, picture, hole, settings(sampling), feather, against, steps))
+
+
+def read_by(
+    decoder: Decoder, tokens: Tokens, negative: Tokens | None, states: Output | None, negative_states: Output | None
+) -> tuple[Regions, Regions | None]:
+    """What the pipeline reads of the regions, and what it leads away from. Raises InputError where hidden states are missing."""
+    if not decoder.reads_states:
+        return tokens, negative
+    if states is None:
+        raise InputError(f"{decoder.name} reads hidden states: connect clip_vision_output of MaskInversion to hidden_states")
+    rows, count = states[ROWS], sum(map(len, tokens))
+    if len(rows) != count:
+        raise InputError(f"there are {count} tokens and hidden states of {len(rows)} regions: connect both of one node")
+    return rows, None if negative_states is None else negative_states[ROWS]
 
 
 def settings(sampling: dict) -> Settings:
@@ -222,22 +268,25 @@ def finished(images: torch.Tensor) -> io.NodeOutput:
 class PreviewSteps:
     """The progress bar over all pictures, with what is there so far of the current one."""
 
-    def __init__(self, node: str, kind: str):
-        self.bar, self.kind = ProgressBar(node), kind
+    def __init__(self, node: str, decoder: Decoder):
+        self.bar, self.kind, self.way = ProgressBar(node), decoder.kind, decoder.called.way
 
     @cached_property
     def previewer(self) -> Latent2RGBPreviewer | None:
         """None for Kandinsky, whose latents are near to colours."""
-        if not self.kind.startswith("StableDiffusion") and self.kind != UNCLIP:
+        if self.way == "decoder":
             return None
-        space = comfy.latent_formats.SDXL() if "XL" in self.kind else comfy.latent_formats.SD15()
+        space = next((make for kind, make in SPACES.items() if self.kind.startswith(kind)), comfy.latent_formats.SD15)()
         return Latent2RGBPreviewer(space.latent_rgb_factors, space.latent_rgb_factors_bias)
 
     def __call__(self, picture: int, pictures: int, step: int, steps: int, latents: torch.Tensor) -> None:
         done = (picture - 1) * steps + step
         self.bar.show(done, pictures * steps, lambda: self.picture(latents[:1].float()), surely=step == steps)
 
-    def picture(self, latents: torch.Tensor) -> Image.Image:
+    def picture(self, latents: torch.Tensor) -> Image.Image | None:
+        """None of FLUX and Chroma, whose latents are packed as they work."""
+        if self.way == "apart":
+            return None
         if self.previewer is not None:
             return self.previewer.decode_latent_to_preview(latents)
         channels = latents[0, :3].movedim(0, -1)
@@ -250,11 +299,16 @@ def chosen(source: dict) -> str:
     if source["source"] == "bundled":
         return BUNDLED_FOR[source["use"]]
     if source["source"] == "hub":
-        name = source["name"].strip()
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or ".." in name:
-            raise InputError(f"{name!r} is not a name on the Hugging Face hub: write OWNER/NAME")
-        return name
+        return hub_name(source["name"])
     return str(located(source["folder"], ("diffusers",), "a folder of a diffusers pipeline"))
+
+
+def hub_name(written: str) -> str:
+    """Raises InputError for what cannot be a name on the hub."""
+    name = written.strip()
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or ".." in name:
+        raise InputError(f"{name!r} is not a name on the Hugging Face hub: write OWNER/NAME")
+    return name
 
 
 def adapter_file(name: str) -> Path | None:
@@ -267,7 +321,7 @@ def found_folders() -> list[str]:
 
 
 def found_adapters() -> list[str]:
-    return relative([(base, file) for base, file in every_file("ipadapter") if file.suffix == ".safetensors"])
+    return relative([(base, file) for base, file in every_file("ipadapter") if is_weights(file)])
 
 
 def identity(name: str, adapter: Path | None, dtype: str, offload: bool) -> tuple:

@@ -1,5 +1,6 @@
 """Arithmetic on tokens, the token of nothing, and tokens as IP-Adapter takes them."""
 
+import comfy.model_management
 import torch
 from comfy.clip_vision import ClipVisionModel
 from comfy_api.latest import io
@@ -168,7 +169,8 @@ class TokenOfNothing(io.ComfyNode):
             node_id="MaskInversionNothing",
             display_name="Token of Nothing",
             category=TOKENS_CATEGORY,
-            description="What a CLIP says of a picture with nothing on it: the negative token that Kandinsky 2.2 expects.",
+            description="What a CLIP says of a picture with nothing on it: the negative token that Kandinsky 2.2 expects, and the "
+            "negative hidden states that IP-Adapter Plus expects.",
             search_aliases=["zero image embedding", "negative token"],
             inputs=[
                 io.MultiType.Input("clip", types=[ClipSocket, io.ClipVision], tooltip="The one that made your tokens."),
@@ -176,7 +178,7 @@ class TokenOfNothing(io.ComfyNode):
                     "picture",
                     options=list(operations.NOTHINGS),
                     default=operations.NOTHINGS[0],
-                    tooltip="grey is what the model sees as zeros (Kandinsky 2.2), black is a black picture.",
+                    tooltip="grey is what the model sees as zeros (Kandinsky 2.2, IP-Adapter Plus), black is a black picture.",
                 ),
             ],
             outputs=outputs("One token."),
@@ -184,8 +186,10 @@ class TokenOfNothing(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip: ManagedClip | ClipVisionModel, picture: str) -> io.NodeOutput:
-        token = operations.nothing(managed(clip).ready(), picture)
-        return result([token])
+        ready = managed(clip).ready()
+        encoded = operations.empty(ready, picture)
+        rows = encoded.entering[None].float().to(comfy.model_management.intermediate_device())
+        return result([operations.nothing(ready, picture, encoded)], states=rows)
 
 
 class TokensToEmbeds(io.ComfyNode):

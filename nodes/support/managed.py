@@ -21,7 +21,7 @@ from ...maskinversion import Clip, EncodedImage, MaskInverter, MemoryLimitError,
 from ...maskinversion.compute.cached_product import forget_products
 from ...maskinversion.models.hub import Progress
 from ...maskinversion.tasks.caption import Captioner, load_captioner
-from ...maskinversion.tasks.diffusion import Decoder, load_decoder
+from ...maskinversion.tasks.diffusion import Decoder, Prior, load_decoder, load_prior
 
 KEPT = 2  # encoded pictures
 
@@ -136,6 +136,24 @@ class ManagedDecoder:
         else:
             comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
         return self.decoder
+
+
+@dataclass(frozen=True, eq=False)
+class ManagedPrior:
+    """prior, and who moves its weights."""
+
+    prior: Prior
+    patcher: comfy.model_patcher.ModelPatcher
+
+    @classmethod
+    def load(cls, source: str, progress: Progress | None = None) -> ManagedPrior:
+        prior = load_prior(source, progress=progress)
+        return cls(prior, patcher_of(prior.model, comfy.model_management.text_encoder_offload_device()))
+
+    def ready(self) -> Prior:
+        """The prior with its weights where they can be used; call it at the start of every execution."""
+        comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
+        return self.prior
 
 
 def patcher_of(model: torch.nn.Module, offload_device: torch.device) -> comfy.model_patcher.ModelPatcher:

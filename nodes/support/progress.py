@@ -30,7 +30,7 @@ class ProgressBar:
         self.shown = 0.0
         self.api = ComfyAPISync()
 
-    def show(self, done: int, total: int, preview: Callable[[], Image.Image], surely: bool = False) -> None:
+    def show(self, done: int, total: int, preview: Callable[[], Image.Image | None], surely: bool = False) -> None:
         """preview: made a few times a second at most, or now if `surely`. Raises what stops a node when the user has cancelled."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         picture = None

@@ -35,8 +35,12 @@ def outputs(tokens_tooltip: str) -> list[io.Output]:
     ]
 
 
-def result(tokens: Tokens, *more: object) -> io.NodeOutput:
-    """What every node with `outputs` gives, and what it gives more."""
+def result(tokens: Tokens, *more: object, states: torch.Tensor | None = None) -> io.NodeOutput:
+    """What every node with `outputs` gives, and what it gives more. states [M, N, d]: hidden states before the last block, where
+    there are any.
+    """
     output = TokensOnly()
     output["image_embeds"] = image_embeds(tokens)
+    if states is not None:
+        output["penultimate_hidden_states"] = states
     return io.NodeOutput(tokens, output, *more)

@@ -13,6 +13,7 @@ COLLECTION_CATEGORY = f"{CATEGORY}/collection"
 ClipSocket = io.Custom("MASKINVERSION_CLIP")  # a ManagedClip
 TokensSocket = io.Custom("MASKINVERSION_TOKENS")  # Tokens
 PipelineSocket = io.Custom("MASKINVERSION_PIPELINE")  # a ManagedDecoder
+PriorSocket = io.Custom("MASKINVERSION_PRIOR")  # a ManagedPrior
 CaptionerSocket = io.Custom("MASKINVERSION_CAPTIONER")  # a ManagedCaptioner
 ClassifierSocket = io.Custom("MASKINVERSION_CLASSIFIER")  # a RegionClassifier
 EmbedsSocket = io.Custom("EMBEDS")  # of IPAdapter_plus: [M, D] for the basic adapters, [M, N, d] for Plus and Kolors
