@@ -8,7 +8,7 @@ masks, the gradient is a closed form (`explain`), and the model is only read.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import isqrt
-from typing import Any, overload
+from typing import Any, TypeGuard, overload
 
 import torch
 import torch.nn.functional as F
@@ -257,7 +257,7 @@ class MaskInverter:
         return F.normalize(torch.stack([F.normalize(one, dim=1) for one in found]).sum(0), dim=1) * whole.norm()
 
 
-def is_several(image: object) -> bool:
+def is_several(image: object) -> TypeGuard[list[Any]]:
     """Whether it is a list of pictures, not one that is written as a list of numbers."""
     return isinstance(image, list) and bool(image) and all(isinstance(one, Seen) or is_picture(one) for one in image)
 

@@ -27,7 +27,8 @@ from .table import RegionRow, Reject
 SHOWN = 256  # px of the longer side of a mask that is kept for showing
 AHEAD = 2  # times as many pictures are being read as are inverted together
 
-Given, Made = TypeVar("Given"), TypeVar("Made")
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)

@@ -192,7 +192,7 @@ class RegionTable:
                 f"or the settings that it was made with"
             )
         if moved and there.source.get("kind") == source.get("kind"):
-            there.source = source
+            there.source = dict(source)
             there.write_manifest()
         if there.source != source:
             raise InputError(

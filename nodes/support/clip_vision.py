@@ -1,6 +1,7 @@
 """What comes of an inversion, as ComfyUI's CLIP_VISION_OUTPUT."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import comfy.clip_vision
 import comfy.model_management
@@ -28,7 +29,7 @@ CHOICES = [choice for choice in WAYS if isinstance(choice, str)]
 class HiddenStates:
     """Whose hidden states an output has. choice: of WAYS. threshold: see `hidden_states.region_rows`."""
 
-    choice: object = CHOICES[0]
+    choice: Any = CHOICES[0]
     threshold: float = THRESHOLD
 
 

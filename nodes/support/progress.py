@@ -79,7 +79,7 @@ def with_shown(
     words = [f"Note: {one}" for one in told] + ([text] if text else [])
     if words:
         shown |= ui.PreviewText("\n".join(words)).as_dict()
-    return io.NodeOutput(*values, ui=shown or None)
+    return io.NodeOutput(*values, ui=shown) if shown else io.NodeOutput(*values)
 
 
 def move_bar(api: "ComfyAPISyncStub", node: str, done: int, total: int, picture: Image.Image | None = None) -> None:

@@ -72,6 +72,8 @@ class TarItem(Item):
             key = str(annotation.get("id", index)) if isinstance(annotation, dict) else str(index)
             try:
                 with named(f"{what}, annotation {key}") as its:
+                    if not isinstance(annotation, dict):
+                        raise InputError(f"{its} is no object of JSON")
                     label = annotation.get("label")
                     mask = torch.from_numpy(decode(annotation["segmentation"], size, its)).float()
                     yield Mask(key, None if label is None else str(label), mask)

@@ -127,8 +127,7 @@ class Tower(ABC):
                 for image in images:
                     states[image].append(own_part(tokens, image))
         last = self.embed(tokens), entering, tokens
-        read = [[own_part(whole, image) for whole in last] for image in images]
-        return [EncodedLayers(maps[image], grid, self.prefix, *read[image], states[image]) for image in images]
+        return [EncodedLayers(maps[i], grid, self.prefix, *(own_part(whole, i) for whole in last), states=states[i]) for i in images]
 
     def embed_canvases(self, canvases: Tensor) -> Tensor:
         """The model's plain embeddings [B, D], at least float32, of canvases [B, 3, H, W] as `canvas` makes them."""
