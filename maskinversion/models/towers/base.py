@@ -126,8 +126,9 @@ class Tower(ABC):
             if self.keeps_states:
                 for image in images:
                     states[image].append(own_part(tokens, image))
-        last = self.embed(tokens), entering, tokens
-        return [EncodedLayers(maps[i], grid, self.prefix, *(own_part(whole, i) for whole in last), states=states[i]) for i in images]
+        embedded = self.embed(tokens)
+        own = [[own_part(whole, image) for whole in (embedded, entering, tokens)] for image in images]
+        return [EncodedLayers(maps[image], grid, self.prefix, *own[image], states=states[image]) for image in images]
 
     def embed_canvases(self, canvases: Tensor) -> Tensor:
         """The model's plain embeddings [B, D], at least float32, of canvases [B, 3, H, W] as `canvas` makes them."""
