@@ -58,11 +58,11 @@ def add_regions(
         if box is None:
             raise InputError(f"mask {index} is empty (all black)")
         corners = box.x, box.y, box.x + box.width, box.y + box.height
-        numbers = [float(value[index]) for value in (tokens.iou, tokens.losses[-1])]
+        iou, loss = float(tokens.iou[index]), float(tokens.losses[-1][index])
         token = tokens.embeddings[index].detach().cpu().float().numpy()
         area = float(region.mean())
         rows.append(
-            RegionRow(f"{digest}.png", str(index), label or None, corners, width, height, area, *numbers, token, thumbnail(region))
+            RegionRow(f"{digest}.png", str(index), label or None, corners, width, height, area, iou, loss, token, thumbnail(region))
         )
     table.write(digest, [f"{digest}.png"], rows, arithmetic=tokens.parameters.get("arithmetic"))
     return table

@@ -54,7 +54,8 @@ def question_cell(search: RegionSearch, album: Album, question: Question) -> Cel
         square = squares(album.views(search, [region]), ASKED)[0]
         return Cell(square, question.name, (region.about["label"] or "", PurePosixPath(region.picture).name))
     if question.picture is not None and question.mask is not None:
-        return Cell(*squares([view_of(question.picture, question.mask)], ASKED), question.name, (question.name,))
+        square = squares([view_of(question.picture, question.mask)], ASKED)[0]
+        return Cell(square, question.name, (question.name,))
     return Cell(words=question.name)
 
 
