@@ -12,7 +12,7 @@ from dataclasses import asdict
 from tqdm import tqdm
 
 from ..errors import InputError, encodable
-from ..evaluation.lock import locked
+from ..lock import locked
 from .cluster import make_all
 from .sources.base import Item, Source
 from .table import RegionTable, Reject, described

@@ -8,9 +8,9 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import written_whole
+from ..lock import locked
 from ..models.loading import load_clip
 from ..settings import STARTS
-from .lock import locked
 from .report import METRICS, cell, label, table
 from .run import load, run
 from .settings import CLASSES, Settings

@@ -16,8 +16,15 @@ from tqdm import tqdm
 
 from ..compute.ambient import settled
 from ..compute.matmul import VARIABLE, arithmetic
+from ..datasets.base import Dataset, Sample
+from ..datasets.coco import read_coco
+from ..datasets.open_images import read_open_images
+from ..datasets.pascal import read_context, read_voc
+from ..datasets.phrasecut import read_phrasecut
+from ..datasets.refcoco import read_refcoco
 from ..errors import InputError, ModelError
 from ..inverter import MaskInverter
+from ..lock import locked
 from ..models.clip import Clip
 from ..models.loading import load_clip
 from ..pictures import warn
@@ -25,13 +32,6 @@ from ..settings import InversionSettings
 from ..tasks.texts import text_embeddings
 from .ablation import OBJECTIVES
 from .baselines import Picture, cannot, embeddings
-from .data.base import Dataset, Sample
-from .data.coco import read_coco
-from .data.open_images import read_open_images
-from .data.pascal import read_context, read_voc
-from .data.phrasecut import read_phrasecut
-from .data.refcoco import read_refcoco
-from .lock import locked
 from .masks import degrade, largest_overlaps
 from .protocols import class_hits, different, expression_hits
 from .report import report

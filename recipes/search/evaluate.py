@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import maskinversion as mi
+from maskinversion.datasets.coco import read_coco
 from maskinversion.evaluation.baselines import Picture, embeddings
-from maskinversion.evaluation.data.coco import read_coco
 from maskinversion.evaluation.protocols import wilson
 from maskinversion.settings import PRESETS
 from maskinversion.tasks.phrases import CLASS_TEMPLATE

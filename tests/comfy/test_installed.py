@@ -3,6 +3,7 @@
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,16 @@ def test_the_archive_has_what_a_user_needs_and_no_more():
     assert folders <= {"maskinversion", "nodes", "web", "workflows", "locales", "subgraphs", "example_workflows"}
     assert not any(name.startswith(("maskinversion/bench/", "maskinversion/evaluation/")) for name in names)
     assert sum((ROOT / name).stat().st_size for name in names) < 60e6
+
+
+def test_no_part_of_it_needs_what_is_left_out(installed):
+    _, folder, _ = installed
+    program = (
+        "import importlib, pkgutil, maskinversion as mi\n"
+        "for part in pkgutil.walk_packages(mi.__path__, 'maskinversion.'):\n"
+        "    part.name.endswith('__main__') or importlib.import_module(part.name)"
+    )
+    subprocess.run([sys.executable, "-B", "-c", program], cwd=folder, check=True)
 
 
 def test_its_first_template_runs(installed):

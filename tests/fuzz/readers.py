@@ -27,10 +27,10 @@ from maskinversion.cli.classify import lines_of
 from maskinversion.collection.sources import CocoInstances, ParquetRows, Shards, source_of
 from maskinversion.collection.sources.base import Item, Source
 from maskinversion.collection.table import Made, RegionRow, RegionTable, metadata_of
-from maskinversion.evaluation.data.base import Dataset
-from maskinversion.evaluation.data.coco import read_coco
-from maskinversion.evaluation.data.phrasecut import read_phrasecut
-from maskinversion.evaluation.data.refcoco import read_refcoco
+from maskinversion.datasets.base import Dataset
+from maskinversion.datasets.coco import read_coco
+from maskinversion.datasets.phrasecut import read_phrasecut
+from maskinversion.datasets.refcoco import read_refcoco
 from maskinversion.files import read_json
 from maskinversion.models import loading, weights
 from maskinversion.operations import pull

@@ -20,7 +20,7 @@ from maskinversion.collection.sources import CocoInstances, LabelMaps, MaskFiles
 from maskinversion.collection.stream import ahead
 from maskinversion.collection.table import RegionTable
 from maskinversion.collection.worker import Job, Worker
-from maskinversion.evaluation.lock import locked
+from maskinversion.lock import locked
 from maskinversion.pictures.files import open_picture as open_file
 from maskinversion.settings import InversionSettings
 from tests.helpers.datasets import BOXES, H, W, inside, label_map, picture

@@ -12,15 +12,15 @@ import pytest
 from PIL import Image
 
 import maskinversion as mi
+from maskinversion.datasets.coco import read_coco
+from maskinversion.datasets.phrasecut import read_phrasecut
+from maskinversion.datasets.reading import read_json
+from maskinversion.datasets.refcoco import read_refcoco
+from maskinversion.datasets.shapes import LARGEST, decode, uncompressed
 from maskinversion.evaluation import report as report_module
-from maskinversion.evaluation.data.coco import read_coco
-from maskinversion.evaluation.data.phrasecut import read_phrasecut
-from maskinversion.evaluation.data.reading import read_json
-from maskinversion.evaluation.data.refcoco import read_refcoco
-from maskinversion.evaluation.lock import NAME, locked
 from maskinversion.evaluation.run import evaluate
 from maskinversion.evaluation.settings import Settings
-from maskinversion.evaluation.shapes import LARGEST, decode, uncompressed
+from maskinversion.lock import NAME, locked
 
 runs = pytest.importorskip("pycocotools.mask")
 
@@ -153,7 +153,7 @@ def test_polygons_are_filled_as_coco_does(polygons):
 def test_no_polygon_in_range_ends_the_process():
     """In a process of its own, since what is tried would end this one."""
     code = (
-        "import numpy as np\nfrom maskinversion.evaluation.shapes import decode\nrng = np.random.default_rng(0)\n"
+        "import numpy as np\nfrom maskinversion.datasets.shapes import decode\nrng = np.random.default_rng(0)\n"
         "for _ in range(3000):\n"
         "    h, w = (int(n) for n in rng.integers(1, 50, 2))\n"
         "    points = rng.uniform(-1, 2, (rng.integers(3, 9), 2)) * (w, h)\n"
@@ -545,7 +545,7 @@ def test_a_second_run_into_one_folder_is_refused(tmp_path):
 
 def test_another_process_is_refused_and_one_that_was_killed_is_not_waited_for(tmp_path):
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom maskinversion.evaluation.lock import locked\n"
+        "import sys, time\nfrom pathlib import Path\nfrom maskinversion.lock import locked\n"
         "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:

@@ -14,19 +14,19 @@ from PIL import Image
 
 import maskinversion as mi
 from maskinversion.cli.evaluate import add_arguments, settings_of
+from maskinversion.datasets.coco import read_coco
+from maskinversion.datasets.phrasecut import read_phrasecut
+from maskinversion.datasets.refcoco import read_refcoco
+from maskinversion.datasets.shapes import decode
 from maskinversion.evaluation import run as run_module
 from maskinversion.evaluation import settings as choices
 from maskinversion.evaluation.ablation import OBJECTIVES
 from maskinversion.evaluation.baselines import WAYS, Picture, embeddings
 from maskinversion.evaluation.baselines.pictures import crop, embed, grey, masked_crop, red_circle
-from maskinversion.evaluation.data.coco import read_coco
-from maskinversion.evaluation.data.phrasecut import read_phrasecut
-from maskinversion.evaluation.data.refcoco import read_refcoco
 from maskinversion.evaluation.masks import box_of, degrade, dilate, erode, largest_overlaps
 from maskinversion.evaluation.protocols import class_hits, expression_hits, wilson
 from maskinversion.evaluation.run import Row, evaluate, rows_of
 from maskinversion.evaluation.settings import METHODS, Settings
-from maskinversion.evaluation.shapes import decode
 from maskinversion.pickles import read_plain_pickle
 from tests.helpers.pictures import picture as noise
 from tests.helpers.small_models import small_clip

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 import maskinversion as mi
-from maskinversion.evaluation.data.open_images import read_open_images
-from maskinversion.evaluation.data.pascal import VOC, read_context, read_voc
+from maskinversion.datasets.open_images import read_open_images
+from maskinversion.datasets.pascal import VOC, read_context, read_voc
 from tests.helpers import datasets
 from tests.helpers.datasets import BOXES, H, W, inside, label_map
 

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 import maskinversion as mi
 from maskinversion.bundled import BUNDLED
 from maskinversion.cli.classify import lines_of
+from maskinversion.datasets.coco import read_coco
 from maskinversion.errors import MaskInversionError
-from maskinversion.evaluation.data.coco import read_coco
 from maskinversion.files import read_json, written_whole
 from maskinversion.operations import blend
 from maskinversion.pickles import read_plain_pickle

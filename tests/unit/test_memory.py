@@ -9,7 +9,7 @@ import torch
 import maskinversion as mi
 from maskinversion.bench.worker import high_water
 from maskinversion.compute import memory
-from maskinversion.evaluation.data.base import Region, Sample
+from maskinversion.datasets.base import Region, Sample
 from maskinversion.geometry import Geometry
 
 TOO_LARGE = (10**6, 10**6)  # a picture of 4 TB as float32, without its colours

@@ -11,7 +11,7 @@ from PIL import Image
 
 import maskinversion as mi
 from maskinversion.cli.main import main
-from maskinversion.evaluation.data.base import Region, Sample
+from maskinversion.datasets.base import Region, Sample
 from maskinversion.geometry import Geometry, canvas_size
 from maskinversion.pictures import as_masks, as_pixels, label_masks, masks, read_mask
 from maskinversion.pictures.files import open_picture

@@ -11,16 +11,15 @@ ROOT = Path(__file__).parents[2]
 # From the ground up. A room imports from its own floor and from those below; `maskinversion` is what `import maskinversion` gives.
 FLOORS = (
     ("errors",),
-    ("settings", "files", "pickles"),
+    ("settings", "files", "pickles", "lock"),
     ("geometry", "pictures", "compute", "packages"),
     ("bundled",),
     ("explain",),
     ("models",),
     ("inverter", "starts", "tokens", "operations", "identity", "hidden_states", "maskinversion"),
-    ("drawing",),
+    ("drawing", "datasets"),
     ("tasks",),
-    ("evaluation", "bench"),
-    ("collection",),
+    ("evaluation", "bench", "collection"),
     ("cli", "__main__"),
     ("nodes",),
 )

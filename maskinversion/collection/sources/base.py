@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
+from ...datasets.base import is_copy
 from ...errors import InputError
-from ...evaluation.data.base import is_copy
 from ...geometry import resize
 from ..table import Reject
 

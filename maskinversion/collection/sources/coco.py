@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ...datasets.base import Sample
+from ...datasets.reading import class_of, id_of, named, picture_of, read_instances, words
+from ...datasets.shapes import decode, picture_size
 from ...errors import InputError
-from ...evaluation.data.base import Sample
-from ...evaluation.data.reading import class_of, id_of, named, picture_of, read_instances, words
-from ...evaluation.shapes import decode, picture_size
 from ...pictures.files import open_picture
 from ..table import Reject
 from .base import Item, Mask, Source, fitting

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ...datasets.shapes import decode
 from ...errors import InputError, first_line
-from ...evaluation.shapes import decode
 from ...packages import require
 from ...pictures import read_mask
 from ...pictures.files import open_bytes, open_picture

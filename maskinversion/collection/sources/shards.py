@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ...datasets.reading import named
+from ...datasets.shapes import decode
 from ...errors import InputError, first_line
-from ...evaluation.data.reading import named
-from ...evaluation.shapes import decode
 from ...files import LARGEST_JSON, json_object
 from ...pictures import read_mask
 from ...pictures.files import open_bytes

@@ -3,11 +3,11 @@
 from collections import defaultdict
 from pathlib import Path
 
-from ...errors import InputError
-from ...pickles import read_plain_pickle
-from ..shapes import Union, picture_size
+from ..errors import InputError
+from ..pickles import read_plain_pickle
 from .base import Dataset, Region, Sample, checked
 from .reading import digest, id_of, named, picture_of, read_instances, read_json, shown, titled, words
+from .shapes import Union, picture_size
 
 
 def read_refcoco(refs: Path, annotations: Path, images: Path, split: str | None = None) -> Dataset:

@@ -3,10 +3,10 @@
 from collections import defaultdict
 from pathlib import Path
 
-from ...errors import InputError
-from ..shapes import points_of
+from ..errors import InputError
 from .base import Dataset, Region, Sample, checked
 from .reading import digest, id_of, named, read_json, titled, words
+from .shapes import points_of
 
 
 def read_phrasecut(annotations: Path, images: Path) -> Dataset:

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...compute.memory import check_room
-from ...errors import InputError
-from ...geometry import resize
-from ...pictures.files import open_picture
-from ..shapes import InFile, check, decode
+from ..compute.memory import check_room
+from ..errors import InputError
+from ..geometry import resize
+from ..pictures.files import open_picture
+from .shapes import InFile, check, decode
 
 
 @dataclass(frozen=True)

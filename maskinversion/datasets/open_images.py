@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...errors import InputError
-from ..shapes import Binary
+from ..errors import InputError
 from .base import Dataset, Region, Sample, checked
 from .reading import digest, first_existing, named, read_text, shown, titled, words
+from .shapes import Binary
 
 NAMES = ("oidv7-class-descriptions-boxable.csv", "class-descriptions-boxable.csv")
 CLASSES = ("oidv7-classes-segmentation.txt", "classes-segmentation.txt")

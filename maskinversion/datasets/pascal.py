@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import InputError
-from ..shapes import Label, px, read_labels
+from ..errors import InputError
 from .base import Dataset, Region, Sample, checked
 from .reading import digest, read_text, shown
+from .shapes import Label, px, read_labels
 
 # In the order of their numbers, from 1, as everyday words.
 VOC = (

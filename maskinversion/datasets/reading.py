@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from reprlib import repr as shown
 
-from ...errors import InputError, first_line
-from ...files import check_file
+from ..errors import InputError, first_line
+from ..files import check_file
 
 
 @contextmanager

@@ -4,10 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...errors import InputError
-from ..shapes import Segment, is_whole, picture_size
+from ..errors import InputError
 from .base import Dataset, Region, Sample, checked
 from .reading import class_of, digest, id_of, named, picture_of, read_instances, shown, titled, words
+from .shapes import Segment, is_whole, picture_size
 
 
 def read_coco(annotations: Path, images: Path, segments: Path | None = None) -> Dataset:

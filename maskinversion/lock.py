@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import InputError
+from .errors import InputError
 
 NAME = "running.lock"
 HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
