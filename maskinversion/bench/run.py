@@ -40,6 +40,7 @@ class Settings:
     methods: tuple[str, ...] = METHODS
     reference: Path | None = None
     slow_masks: int = 10  # the most masks that the baselines by autograd are measured with
+    device: str = "cpu"
 
     def __post_init__(self):
         for what in ("size", "masks", "iterations", "layers"):
@@ -103,7 +104,7 @@ def cases(settings: Settings) -> list[dict]:
         found.append(
             {
                 "method": method, "masks": masks, "model": model, "size": size, "iterations": iterations, "layers": layers,
-                "lr": settings.lr, "repeats": settings.repeats, "threads": torch.get_num_threads(),
+                "lr": settings.lr, "repeats": settings.repeats, "threads": torch.get_num_threads(), "device": settings.device,
             }
         )  # fmt: skip
     return found

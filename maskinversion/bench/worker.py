@@ -37,9 +37,9 @@ def prepare(case: dict) -> tuple[Callable[[], object], Callable[[], object]]:
 
     torch.manual_seed(0)
     image, masks = inputs(case["size"], case["masks"])
-    pixels = image.permute(2, 0, 1)[None] * 2 - 1
+    pixels = (image.permute(2, 0, 1)[None] * 2 - 1).to(case["device"])
     model: Any = open_clip.create_model(case["model"], force_image_size=case["size"]).eval().requires_grad_(False)
-    visual = model.visual
+    visual = model.visual.to(case["device"])
 
     @torch.no_grad()
     def floor() -> None:
@@ -49,19 +49,20 @@ def prepare(case: dict) -> tuple[Callable[[], object], Callable[[], object]]:
 
 
 def whole_job(case: dict, visual: Any, image: torch.Tensor, pixels: torch.Tensor, masks: torch.Tensor) -> Callable[[], object]:
-    iterations, lr = case["iterations"], case["lr"]
+    iterations, lr, device = case["iterations"], case["lr"], case["device"]
     if case["method"] == "reference":
         import open_clip
 
         from maskinversion import MaskInversion
 
-        model = open_clip.create_model(case["model"]).eval()
+        masks = masks.to(device)
+        model = open_clip.create_model(case["model"]).eval().to(device)
         wrapped = MaskInversion(model, layer_index=-case["layers"], lr=lr, iterations=iterations)
         return lambda: wrapped.compute_maskinversion(pixels, masks)
     if case["method"] in ("exact", "fast", *STARTS):
         import maskinversion as mi
 
-        clip = mi.load_clip(f"{case['model']}/random", device="cpu")
+        clip = mi.load_clip(f"{case['model']}/random", device=device)
         settings = dict(iterations=iterations, lr=lr, layers=case["layers"], image_size=case["size"])
         exact, fast = (mi.MaskInverter(clip, **settings, precision=precision) for precision in ("exact", "fast"))
         inverter = {"exact": exact, "fast": fast}.get(case["method"]) or mi.MaskInverter(clip, **settings, start=case["method"])
@@ -82,6 +83,7 @@ def whole_job(case: dict, visual: Any, image: torch.Tensor, pixels: torch.Tensor
         return job
     from maskinversion.bench.baselines import BASELINES
 
+    masks = masks.to(device)
     return lambda: BASELINES[case["method"]](visual, pixels, masks, iterations, lr)
 
 
@@ -96,8 +98,18 @@ def predicted(inverter: MaskInverter, encoded: EncodedImage, masks: int) -> floa
     return 1 + sum(layer.setup_macs + iterations * masks * layer.step_macs for layer in used) / floor
 
 
-def high_water() -> int | None:
-    """The process's largest memory so far in bytes, and start anew; None where the system does not say."""
+def finish(device: str) -> None:
+    """Wait until a device has done what it was given."""
+    if device != "cpu":
+        getattr(torch, torch.device(device).type).synchronize()
+
+
+def high_water(device: str = "cpu") -> int | None:
+    """The largest memory so far in bytes, of the process or on its GPU, and start anew; None where the system does not say."""
+    if device.startswith("cuda"):
+        peak = torch.cuda.max_memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        return peak
     try:
         with open("/proc/self/status") as status:
             peak = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
@@ -110,20 +122,25 @@ def high_water() -> int | None:
 
 def main() -> None:
     with open(sys.argv[1]) as file:
-        case = json.load(file)
+        case = {"device": "cpu", **json.load(file)}
+    device = case["device"]
     torch.set_num_threads(case["threads"])
     floor, job = prepare(case)
     floor()
-    high_water()
-    before = high_water()
+    if device != "cpu":
+        job()  # which libraries and kernels are loaded with
+    high_water(device)
+    before = high_water(device)
     # A machine's speed changes from minute to minute: floor and job take turns.
     seconds = {floor: [], job: []}
     while len(seconds[job]) < case["repeats"] or (sum(seconds[job]) < QUICK and len(seconds[job]) < 10):
         for what in (floor, floor, floor, job):
+            finish(device)
             start = time.perf_counter()
             what()
+            finish(device)
             seconds[what].append(time.perf_counter() - start)
-    after = high_water()
+    after = high_water(device)
     grown = None if before is None or after is None else after - before
     found = {"seconds": min(seconds[job]), "floor": min(seconds[floor]), "bytes": grown}
     print(json.dumps(found | getattr(job, "extras", dict)()))

@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--slow-masks", type=int, default=10, help="most masks for the baselines by autograd (default: %(default)s)"
     )
+    parser.add_argument("--device", default="cpu", help="where to measure (default: %(default)s)")
     parser.add_argument("--check", type=Path, metavar="JSON", help="measure a bench.json again; fails where 20%% slower")
     parser.add_argument(
         "--out",

@@ -4,6 +4,7 @@ import ctypes
 import os
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,6 +27,27 @@ def check_room(size: int, what: str, advice: str, device: torch.device | None = 
             f"there is not enough memory for {what}, which would take {size / GB:.1f} GB of the {room / GB:.1f} GB that are free: "
             f"{advice}"
         )
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """Of a GPU, in bytes: what is free for this process, and all that there is."""
+
+    free: int
+    total: int
+
+
+def device_memory(device: torch.device) -> DeviceMemory | None:
+    """Of a device that is not the CPU; None where PyTorch does not say."""
+    library = getattr(torch, device.type, None)
+    if device.type == "mps":
+        total = torch.mps.recommended_max_memory()
+        return DeviceMemory(max(0, total - torch.mps.driver_allocated_memory()), total)
+    if not hasattr(library, "mem_get_info"):
+        return None
+    free, total = library.mem_get_info(device)
+    unused = library.memory_reserved(device) - library.memory_allocated(device)  # which PyTorch keeps for its next tensors
+    return DeviceMemory(free + unused, total)
 
 
 def free_bytes() -> int | None:

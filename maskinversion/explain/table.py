@@ -5,7 +5,6 @@ from torch import Tensor
 
 from .base import DirectMap, SelfAttentionMap
 
-TABLE_BYTES = 320 * 2**20  # what a TabulatedMap may take
 # Multiply-adds that take as long as reading one number from memory: about 20 was measured on a server's CPU (products of 1, 13,
 # 40 and 100 rows with a table of 310 MB), and a GPU's ratio of arithmetic to bandwidth is of the same order.
 READ_COST = 20
@@ -35,13 +34,13 @@ class TabulatedMap(SelfAttentionMap):
 
     @staticmethod
     def worthwhile(source: DirectMap, masks: int, iterations: int) -> bool:
-        """Whether the table fits into TABLE_BYTES, and takes fewer operations to form and use than it saves.
+        """Whether the table fits into what one may take, and takes fewer operations to form and use than it saves.
 
         Its products read the whole table for a chunk of masks at a time, so reading is counted, at READ_COST.
         """
         width = source.seed.shape[1]
         entries = source.tokens * source.heads * source.head_width
-        if entries * width * source.precision.itemsize > TABLE_BYTES:
+        if entries * width * source.precision.itemsize > source.buffers.table_bytes:
             return False
         at_once = max(1, min(masks, source.buffers.chunk_bytes // (entries * source.precision.itemsize)))
         reads = READ_COST * entries * width * -(-masks // at_once)

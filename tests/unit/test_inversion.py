@@ -225,7 +225,7 @@ def test_masks_are_independent_of_one_another_and_of_chunks(monkeypatch):
     alone = inverter.invert(encoded, masks[1])
     found = [many]
     first = encoded.maps[0]
-    for sizes in ((1, 1), (2**40, 1), (first.cotangent_bytes * 7, first.relevance_bytes * 3)):
+    for sizes in ((1, 1, 1), (2**40, 1, 2**40), (first.cotangent_bytes * 7, first.relevance_bytes * 3, 2**40)):
         monkeypatch.setattr(Buffers, "of", lambda device, sizes=sizes: Buffers(device, *sizes))
         found.append(inverter.invert(encoded, masks.repeat(20, 1, 1)))
     for other in found:
