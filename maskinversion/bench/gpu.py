@@ -119,8 +119,8 @@ def waits(device: torch.device, steps: int) -> int:
 
 def timings(args: argparse.Namespace, device: torch.device, say: Callable[[str], None]) -> list[dict]:
     methods = ("exact", "fast", "reference") if args.reference else ("exact", "fast")
-    many = dict(model=MODELS, size=(224, 448), masks=(1, 10, 100), methods=methods, slow_masks=100)
-    few = dict(model=("ViT-S-32",), size=(64,), masks=(1,), methods=("exact",), iterations=(1,), repeats=1)
+    many: dict[str, Any] = dict(model=MODELS, size=(224, 448), masks=(1, 10, 100), methods=methods, slow_masks=100)
+    few: dict[str, Any] = dict(model=("ViT-S-32",), size=(64,), masks=(1,), methods=("exact",), iterations=(1,), repeats=1)
     chosen = few if args.quick else many | ({"model": tuple(args.model)} if args.model else {})
     rows: list[dict] = []
     sweep(Settings(**chosen, reference=args.reference, device=str(device)), rows, lambda _: None)
