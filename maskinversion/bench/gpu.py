@@ -52,11 +52,11 @@ class Way:
 
 WAYS = (
     Way("float64", torch.float64, 1e-9),
-    Way("float32", torch.float32, 1e-3),
+    Way("float32", torch.float32, 1e-6),
     Way("fast", torch.float32, 1e-2, "fast"),
-    Way("float16 weights", torch.float16, 1e-1),
-    Way("bfloat16 weights", torch.bfloat16, 1e-1),
-    Way("offloaded", torch.float32, 1e-3, offloaded=True),
+    Way("float16 weights", torch.float16, 2e-2),
+    Way("bfloat16 weights", torch.bfloat16, 2e-2),
+    Way("offloaded", torch.float32, 1e-6, offloaded=True),
 )
 
 
