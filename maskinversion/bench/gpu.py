@@ -69,7 +69,8 @@ def small_model(vision: dict[str, Any]) -> nn.Module:
     import open_clip
 
     torch.manual_seed(0)
-    model = open_clip.CLIP(64 if "width" in vision else 768, vision, dict(context_length=8, width=32, heads=2, layers=1))
+    text: dict[str, Any] = dict(context_length=8, width=32, heads=2, layers=1)
+    model = open_clip.CLIP(64 if "width" in vision else 768, open_clip.CLIPVisionCfg(**vision), open_clip.CLIPTextCfg(**text))
     for parameter in model.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     return model.double().eval().requires_grad_(False)
@@ -82,7 +83,8 @@ def tokens_of(model: nn.Module, precision: str, image: Tensor, masks: Tensor) ->
 
 def compare(model: nn.Module, way: Way, device: torch.device) -> Tensor:
     """1 minus the cosine [M] of tokens on the device to the CPU's in float64."""
-    image, masks = inputs(getattr(model, "visual", model).image_size[0], 4)
+    visual: Any = model.visual
+    image, masks = inputs(visual.image_size[0], 4)
     rounded = deepcopy(model).to(way.dtype)
     expected = tokens_of(deepcopy(rounded).double(), "exact", image, masks)
     if way.offloaded:
@@ -122,7 +124,7 @@ def timings(args: argparse.Namespace, device: torch.device, say: Callable[[str],
     methods = ("exact", "fast", "reference") if args.reference else ("exact", "fast")
     many: dict[str, Any] = dict(model=MODELS, size=(224, 448), masks=(1, 10, 100), methods=methods, slow_masks=100)
     few: dict[str, Any] = dict(model=("ViT-S-32",), size=(64,), masks=(1,), methods=("exact",), iterations=(1,), repeats=1)
-    chosen = few if args.quick else many | ({"model": tuple(args.model)} if args.model else {})
+    chosen: dict[str, Any] = few if args.quick else many | ({"model": tuple(args.model)} if args.model else {})
     rows: list[dict] = []
     sweep(Settings(**chosen, reference=args.reference, device=str(device)), rows, lambda _: None)
     if rows:

@@ -6,6 +6,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -39,7 +40,7 @@ class DeviceMemory:
 
 def device_memory(device: torch.device) -> DeviceMemory | None:
     """Of a device that is not the CPU; None where PyTorch does not say."""
-    library = getattr(torch, device.type, None)
+    library: Any = getattr(torch, device.type, None)
     if device.type == "mps":
         total = torch.mps.recommended_max_memory()
         return DeviceMemory(max(0, total - torch.mps.driver_allocated_memory()), total)
