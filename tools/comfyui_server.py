@@ -120,8 +120,11 @@ class Server:
         return as_api(json.loads(workflow.read_text(encoding="utf-8")))
 
     def queue(self, graph: dict) -> str:
-        """Queue a graph in the API's format. Raises ValueError with the answer when the server refuses it."""
-        return self.post("/prompt", {"prompt": graph})["prompt_id"]
+        """Queue a graph in the API's format. Raises ValueError with the answer when the server refuses it, or some of its nodes."""
+        answer = self.post("/prompt", {"prompt": graph})
+        if answer["node_errors"]:
+            raise ValueError(json.dumps(answer))
+        return answer["prompt_id"]
 
     def wait(self, prompt: str) -> Run:
         deadline = time.monotonic() + RUN_SECONDS
