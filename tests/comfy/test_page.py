@@ -96,6 +96,7 @@ def test_a_template_runs_and_shows_what_it_found_with_room_for_it(opened, templa
     else:
         page.evaluate("w => window.app.loadGraphData(w)", read(template))
     page.wait_for_timeout(500)
+    page.evaluate(FEW_STEPS)
     run(page)
     photograph(page, f"{template}, {kind}")
     texts = [text for node in page.evaluate(SHOWN).values() for text in node["texts"]]
@@ -151,8 +152,12 @@ def test_a_blueprint_is_found_by_its_name_and_names_every_region(opened):
     photograph(page, "a blueprint")
 
 
+# The page keeps its own pictures as widgets too, whose names begin with $$.
 VALUES = """() => Object.fromEntries(
-    window.app.graph.nodes.find((node) => node.type === "MaskInversion").widgets.map((widget) => [widget.name, widget.value]))"""
+    window.app.graph.nodes.find((node) => node.type === "MaskInversion").widgets
+        .filter((widget) => !widget.name.startsWith("$$")).map((widget) => [widget.name, widget.value]))"""
+FEW_STEPS = """() => window.app.graph.nodes.flatMap((node) => node.widgets ?? [])
+    .filter((widget) => widget.name === "steps").forEach((widget) => { widget.value = 6 })"""
 CHOOSE = """([name, value]) => {
     const widget = window.app.graph.nodes.find((node) => node.type === "MaskInversion").widgets.find((one) => one.name === name)
     widget.value = value
