@@ -63,7 +63,7 @@ def load_decoder(
         raise ModelError(f"{folder} is not a folder of diffusers: it has no {INDEX}")
     fingerprint = trained_with(folder)
     with loading_advice(name):
-        kind = diffusers.DiffusionPipeline.load_config(source).get("_class_name")
+        kind = str(diffusers.DiffusionPipeline.load_config(source).get("_class_name"))
     if kind not in KINDS:
         raise ModelError(f"{name} is a {kind}, which takes no CLIP image embedding here: use one of {', '.join(sorted(KINDS))}")
     called = KINDS[kind]
