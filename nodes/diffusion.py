@@ -63,25 +63,10 @@ class LoadPipeline(io.ComfyNode):
                                 )
                             ],
                         ),
-                        io.DynamicCombo.Option(
-                            "folder",
-                            [
-                                io.Combo.Input(
-                                    "folder",
-                                    options=found_folders() or [NOTHING_FOUND],
-                                    tooltip="A folder with a model_index.json, in models/diffusers.",
-                                )
-                            ],
-                        ),
-                        io.DynamicCombo.Option(
-                            "hub",
-                            [
-                                io.String.Input(
-                                    "name",
-                                    default="kandinsky-community/kandinsky-2-2-decoder",
-                                    tooltip="OWNER/NAME on the Hugging Face hub. Downloaded once, and kept in its usual cache.",
-                                )
-                            ],
+                        *folder_or_hub(
+                            found_folders(),
+                            "A folder with a model_index.json, in models/diffusers.",
+                            "kandinsky-community/kandinsky-2-2-decoder",
                         ),
                     ],
                     tooltip="'bundled' is a miniature of Kandinsky 2.2 that comes with this pack: 64 px, for tokens of "
@@ -117,6 +102,15 @@ class LoadPipeline(io.ComfyNode):
         key = identity(name, adapter, dtype, offload)
         progress = counter(cls.hidden.unique_id)
         return io.NodeOutput(in_use.get(key, lambda: ManagedDecoder.load(name, adapter, DTYPES[dtype], offload, progress)))
+
+
+def folder_or_hub(folders: list[str], tooltip: str, published: str) -> list[io.DynamicCombo.Option]:
+    """Where something is loaded from: one of these folders, or the hub. tooltip: of the folders. published: a name on the hub."""
+    named = "OWNER/NAME on the Hugging Face hub. Downloaded once, and kept in its usual cache."
+    return [
+        io.DynamicCombo.Option("folder", [io.Combo.Input("folder", options=folders or [NOTHING_FOUND], tooltip=tooltip)]),
+        io.DynamicCombo.Option("hub", [io.String.Input("name", default=published, tooltip=named)]),
+    ]
 
 
 def conditioning_inputs() -> list[io.Input]:

@@ -6,8 +6,8 @@ from comfy_api.latest import io
 
 from ..maskinversion import InputError
 from ..maskinversion.tasks.diffusion.prior import FILES, PUBLISHED
-from .diffusion import SUBCATEGORY, hub_name
-from .support.files import NOTHING_FOUND, every_file, located, relative, stamp
+from .diffusion import SUBCATEGORY, folder_or_hub, hub_name
+from .support.files import every_file, located, relative, stamp
 from .support.managed import InUse, ManagedClip, ManagedPrior
 from .support.progress import counter
 from .support.token_outputs import outputs, result
@@ -28,28 +28,9 @@ class LoadPrior(io.ComfyNode):
             inputs=[
                 io.DynamicCombo.Input(
                     "source",
-                    options=[
-                        io.DynamicCombo.Option(
-                            "folder",
-                            [
-                                io.Combo.Input(
-                                    "folder",
-                                    options=found_folders() or [NOTHING_FOUND],
-                                    tooltip="A folder with the prior's config.json and weights, in models/diffusers.",
-                                )
-                            ],
-                        ),
-                        io.DynamicCombo.Option(
-                            "hub",
-                            [
-                                io.String.Input(
-                                    "name",
-                                    default=PUBLISHED,
-                                    tooltip="OWNER/NAME on the Hugging Face hub. Downloaded once, and kept in its usual cache.",
-                                )
-                            ],
-                        ),
-                    ],
+                    options=folder_or_hub(
+                        found_folders(), "A folder with the prior's config.json and weights, in models/diffusers.", PUBLISHED
+                    ),
                     tooltip="'folder' is in ComfyUI's models/diffusers. 'hub' is downloaded the first time; the published one is "
                     "for ViT-bigG-14.",
                 )
