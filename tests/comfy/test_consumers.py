@@ -13,6 +13,26 @@ from tests.helpers.graphs import WORKFLOWS
 REDUX, REDUXES, USO = "redux_region", "redux_regions_of_two_pictures", "uso_region"
 WAN, ANIMATE, SCAIL, HUNYUAN = "wan_image_to_video_region", "wan_animate_region", "scail2_region", "hunyuan_video15_region"
 SVD, ZERO123, PLUS = "svd_region", "zero123_region", "ip_adapter_plus_region"
+EMBEDS = {("IPAdapterEmbeds", "pos_embed"): "EMBEDS", ("IPAdapterEmbeds", "neg_embed"): "EMBEDS"}
+OTHER_PACKS = {  # nodes of other packs, and the types of those sockets of theirs that ours are connected to
+    PLUS: ({"IPAdapterUnifiedLoader", "IPAdapterEmbeds"}, EMBEDS),
+    "kolors_region": (
+        {"MZ_KolorsUNETLoaderV2", "MZ_ChatGLM3Loader", "MZ_ChatGLM3_V2", "IPAdapterModelLoader", "IPAdapterEmbeds"},
+        EMBEDS,
+    ),
+    "wanvideo_wrapper_region": (
+        {
+            "LoadWanVideoT5TextEncoder",
+            "WanVideoTextEncode",
+            "WanVideoModelLoader",
+            "WanVideoVAELoader",
+            "WanVideoImageToVideoEncode",
+            "WanVideoSampler",
+            "WanVideoDecode",
+        },
+        {("WanVideoImageToVideoEncode", "clip_embeds"): "WANVIDIMAGE_CLIPEMBEDS"},
+    ),
+}
 TEMPLATES = (REDUX, REDUXES, USO, WAN, ANIMATE, SCAIL, HUNYUAN, SVD, ZERO123)
 FLUX_TEXT, WAN_TEXT, HUNYUAN_TEXT = dict(width=4096, pooled=768), dict(width=4096, pooled=0), dict(width=3584, pooled=768)
 SAMPLED = {  # the diffusion model, the encoder, the text, and the shape of a latent
@@ -292,13 +312,18 @@ def test_hidden_states_for_other_packs(server):
     assert found["same"] and found["black"] < 1e-4 and found["rows"] < 1e-6 and found["negative"]
 
 
-def test_the_template_for_ip_adapter_plus_needs_that_pack_only(server):
-    graph = server.read(WORKFLOWS / f"{PLUS}.json")
+@pytest.mark.parametrize("name", OTHER_PACKS)
+def test_a_template_for_another_pack_needs_that_pack_only(server, name):
+    """All nodes but the pack's are known, what goes into those is of the type they ask for, and the note says where files are."""
+    kinds, sockets = OTHER_PACKS[name]
+    graph = server.read(WORKFLOWS / f"{name}.json")
     known = server.get("/object_info")
-    missing = {name: entry for name, entry in graph.items() if entry["class_type"] not in known}
-    assert {entry["class_type"] for entry in missing.values()} == {"IPAdapterUnifiedLoader", "IPAdapterEmbeds"}
-    embeds = only(graph, "IPAdapterEmbeds")[0]
-    for slot, name in enumerate(("pos_embed", "neg_embed")):
-        source, output = embeds[name]
-        kind = graph[source]["class_type"]
-        assert output == slot and known[kind]["output_name"][output] == name and known[kind]["output"][output] == "EMBEDS"
+    assert {entry["class_type"] for entry in graph.values()} - known.keys() == kinds
+    for (kind, socket), type_name in sockets.items():
+        source, output = only(graph, kind)[0][socket]
+        made = known[graph[source]["class_type"]]
+        assert made["output"][output] == type_name and made["output_name"][output] == socket
+    workflow = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+    note = next(node for node in workflow["nodes"] if node["type"] == "MarkdownNote")["widgets_values"][0]
+    models = [model for node in workflow["nodes"] for model in node["properties"].get("models", [])]
+    assert models and all(f"[{model['name']}]({model['url']}) in `models/{model['directory']}`" in note for model in models)
