@@ -17,7 +17,7 @@ from tests.helpers.graphs import WORKFLOWS
 from tools.comfyui_server import find_comfyui
 
 NATIVE = ("unclip_sd21", "unclip_sd21_two_regions", "unclip_sdxl", "unclip_stable_cascade")
-CHECKPOINT = "sd21-unclip-l.safetensors"
+CHECKPOINT = "sd21-unclip-l.ckpt"
 SCRIPT = Path(__file__).parents[1] / "helpers" / "unclip_checkpoint.py"
 
 

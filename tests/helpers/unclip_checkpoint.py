@@ -1,4 +1,4 @@
-"""Writes an SD 2.1 unCLIP-l checkpoint of random weights, float16, under the keys and shapes of sd21-unclip-l.safetensors (3.2 GB).
+"""Writes an SD 2.1 unCLIP-l checkpoint of random weights, float16, under the keys and shapes of sd21-unclip-l.ckpt (3.2 GB).
 
 A program of its own, because ComfyUI is set up when it is imported, and has modules called `nodes` and `tests`.
 Usage: python tests/helpers/unclip_checkpoint.py COMFYUI_FOLDER FILE
@@ -18,7 +18,6 @@ import open_clip  # noqa: E402
 import torch  # noqa: E402
 from comfy.ldm.models.autoencoder import AutoencoderKL  # noqa: E402
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
 
 UNET = dict(
     image_size=32, in_channels=4, out_channels=4, model_channels=320, num_res_blocks=[2, 2, 2, 2], channel_mult=[1, 2, 4, 4],
@@ -61,7 +60,7 @@ def main() -> None:
             filled = scaled.repeat(-(-count // POOL))[:count].view(shape)
         weights[key] = filled.contiguous()
     Path(sys.argv[2]).parent.mkdir(parents=True, exist_ok=True)
-    save_file(weights, sys.argv[2])
+    torch.save({"state_dict": weights}, sys.argv[2])
 
 
 main()
