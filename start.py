@@ -118,6 +118,15 @@ def check_types(python: Path) -> int:
     return subprocess.call([python, "-m", "basedpyright"], cwd=ROOT, env=environment)
 
 
+def test(python: Path, rest: list[str]) -> int:
+    """All tests in two processes that share the processor, each file in one of them; chosen ones in one process."""
+    if rest:
+        return subprocess.call([python, "-m", "pytest", *rest], cwd=ROOT)
+    threads = max(1, (os.cpu_count() or 2) // 2)
+    environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
+    return subprocess.call([python, "-m", "pytest", "-n", "2", "--dist", "loadfile"], cwd=ROOT, env=environment)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("demo", "test"))
@@ -138,7 +147,7 @@ def main() -> int:
         return subprocess.call([python, ROOT / "start.py", "demo", *(["--exit"] if args.exit else [])])
     lint = subprocess.call([python, "-m", "ruff", "check", ROOT])
     types = 0 if rest else check_types(python)  # whoever runs some tests only need not wait for it
-    return subprocess.call([python, "-m", "pytest", *rest], cwd=ROOT) or lint or types
+    return test(python, rest) or lint or types
 
 
 if __name__ == "__main__":
