@@ -160,7 +160,6 @@ def test_overshoot_of_resizing_is_clamped_and_told():
         (None, "NoneType"),
         ({"image": RGB}, "dict"),
     ],
-    ids=str,
 )
 def test_pictures_that_could_be_meant_in_two_ways_or_none_are_refused(given, message):
     with pytest.raises(mi.InputError, match=message):
