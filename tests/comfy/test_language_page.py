@@ -1,20 +1,17 @@
 """A node's names and its help page in each language, in ComfyUI's real page in a real browser."""
 
 import json
-import os
-import shutil
-import urllib.request
 
 import pytest
 
-from tests.comfy.test_page import BROWSERS, FLAGS
+from tests.helpers.browser import browser, open_page, photograph, set_up
 from tools.comfyui_server import ROOT
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-READY = "window.app && window.app.graph && window.app.canvas && window.app.extensionManager"
 NODE = "MaskInversionLoadCLIP"
 PUT_A_NODE = f"""() => {{
+    window.app.graph.clear()
     const node = window.LiteGraph.createNode("{NODE}")
     node.pos = [300, 300]
     window.app.graph.add(node)
@@ -24,40 +21,28 @@ PUT_A_NODE = f"""() => {{
 
 
 @pytest.fixture(scope="module")
-def browser():
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip(f"no browser: install one of {', '.join(BROWSERS)}")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=path, args=FLAGS)
-        yield opened
-        opened.close()
+def opened():
+    with browser() as running:
+        yield running
 
 
-def set_language(server, language: str) -> None:
-    data = json.dumps(language).encode()
-    request = urllib.request.Request(f"{server.url}/settings/Comfy.Locale", data, {"Content-Type": "application/json"})
-    urllib.request.urlopen(request, timeout=60).close()
+def titles(server, language: str) -> dict[str, str]:
+    if language == "en":
+        return server.get(f"/object_info/{NODE}")[NODE]
+    return json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))[NODE]
 
 
-@pytest.mark.parametrize("language", ["zh", "ja"])
-def test_a_node_and_its_help_are_in_the_language_of_the_page(language, browser, server):
-    set_language(server, language)
-    page = browser.new_page(viewport={"width": 1600, "height": 900})
+@pytest.mark.parametrize("language", ["en", "zh", "ja"])
+def test_a_node_and_its_help_are_in_the_language_of_the_page(language, opened, server):
+    set_up(server, "Comfy.Locale", language)
+    page = open_page(opened, server)
     try:
-        page.goto(server.url, timeout=120_000)
-        page.wait_for_function(READY, timeout=120_000)
-        page.wait_for_timeout(3000)
-        page.keyboard.press("Escape")
-        names = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))[NODE]
-        assert page.evaluate(PUT_A_NODE) == names["display_name"]
+        assert page.evaluate(PUT_A_NODE) == titles(server, language)["display_name"]
         page.get_by_test_id("info-button").click(timeout=30_000)
-        example = (ROOT / "web" / "docs" / NODE / f"{language}.md").read_text(encoding="utf-8").rstrip().splitlines()[-1]
+        help_page = ROOT / "web" / "docs" / (f"{NODE}.md" if language == "en" else f"{NODE}/{language}.md")
+        example = help_page.read_text(encoding="utf-8").rstrip().splitlines()[-1]
         page.get_by_text(example.partition("**")[0].strip()[:12]).first.wait_for(timeout=30_000)
+        photograph(page, f"help, {language}")
     finally:
-        if keep := os.environ.get("MASKINVERSION_SCREENSHOT"):
-            page.screenshot(path=f"{keep}-{language}.png")
         page.close()
-        set_language(server, "en")
+        set_up(server, "Comfy.Locale", "en")

@@ -1,20 +1,18 @@
 """ComfyUI's real page in a real browser, with both kinds of nodes. Pictures of it are left in the folder `screenshots`."""
 
 import json
-import shutil
 
 import pytest
 
 from maskinversion.settings import PRESETS
+from tests.comfy.test_consumers import FLUX_TEXT, WAN_TEXT, small
+from tests.helpers.browser import browser, open_page, photograph
 from tests.helpers.canvas import MEASURE, SHOWN, faults
 from tests.helpers.graphs import WORKFLOW
-from tools.comfyui_server import PACK, ROOT, as_api
+from tools.comfyui_server import PACK, as_api
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
 KINDS = ("classic", "nodes 2.0")
 # The templates that run on what comes with the pack, and the text that one of their nodes ends with.
 OFFLINE = {
@@ -26,8 +24,9 @@ OFFLINE = {
     "region_into_another_picture_offline": "",
     "own_picture_in_words": "region 1: strawberry",
     "own_picture_made_anew": "",
+    "own_picture_captioned": "region 1: a strawberry",
+    "own_picture_painted_into": "",
 }
-READY = "window.app && window.app.graph && window.app.canvas && window.app.extensionManager"
 RUN = """() => new Promise((done) => {
     for (const end of ["execution_success", "execution_error", "execution_interrupted"])
         window.app.api.addEventListener(end, ({ detail }) => done([end, detail.exception_message ?? ""]), { once: true })
@@ -38,31 +37,12 @@ RUN = """() => new Promise((done) => {
 @pytest.fixture(scope="module")
 def opened(server):
     """The server, and its page in a browser."""
-    browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser_path is None:
-        pytest.skip(f"no browser: install one of {', '.join(BROWSERS)}")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=browser_path, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1600, "height": 900})
-        page.goto(server.url, timeout=120_000)
-        page.wait_for_function(READY, timeout=120_000)
-        page.wait_for_timeout(3000)
-        page.keyboard.press("Escape")
-        yield server, page
-        browser.close()
+    with browser() as running:
+        yield server, open_page(running, server)
 
 
 def turn_to(page, kind):
     page.evaluate("on => window.app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", kind == "nodes 2.0")
-
-
-def photograph(page, name):
-    """What is seen, in the folder of screenshots."""
-    page.wait_for_timeout(700)
-    (ROOT / "screenshots").mkdir(exist_ok=True)
-    page.screenshot(path=ROOT / "screenshots" / f"{name}.png")
 
 
 def pick(page, template):
@@ -129,27 +109,89 @@ def test_a_mask_painted_in_the_mask_editor_is_the_region(opened):
     assert any("region 1: cup of coffee" in text for node in page.evaluate(SHOWN).values() for text in node["texts"])
 
 
-def test_a_blueprint_is_found_by_its_name_and_names_every_region(opened):
-    _, page = opened
-    turn_to(page, "classic")
+# Around a blueprint: a scene, the nodes that the inputs named so come from, and the one that its first output goes to.
+AROUND = """([given, end]) => {
+    const [blueprint] = window.app.graph.nodes
+    const put = (type, x, y) => {
+        const node = window.LiteGraph.createNode(type)
+        node.pos = [blueprint.pos[0] + x, blueprint.pos[1] + y]
+        window.app.graph.add(node)
+        return node
+    }
+    const slot = (name) => blueprint.inputs.findIndex((input) => input.name === name)
+    const scene = put("MaskInversionExample", -400, 0)
+    scene.connect(0, blueprint, slot("image"))
+    scene.connect(1, blueprint, slot("masks"))
+    Object.entries(given).forEach(([name, type], row) => put(type, -400, 180 + 130 * row).connect(0, blueprint, slot(name)))
+    const seen = put(end, 480, 0)
+    seen.setSize([300, 340])
+    blueprint.connect(0, seen, 0)
+    return blueprint.widgets.map((widget) => widget.name)
+}"""
+
+
+def put_blueprint(page, name):
+    """Find it in the node search, and click where it shall be. Until then it follows the mouse, and Escape takes it away."""
     page.evaluate("() => window.app.graph.clear()")
-    page.mouse.dblclick(800, 450)
-    page.keyboard.type("Name every region", delay=20)
-    page.wait_for_timeout(1500)
-    page.keyboard.press("Enter")
+    page.wait_for_timeout(500)
+    page.mouse.dblclick(800, 250)
+    page.get_by_role("combobox", name="Add a node").fill(name)
+    page.get_by_role("option").filter(has_text=name).first.click()
     page.wait_for_function("() => window.app.graph.nodes.length === 1")
-    page.evaluate("""() => {
-        const [named] = window.app.graph.nodes
-        const [scene, seen] = ["MaskInversionExample", "PreviewImage"].map((type) => window.LiteGraph.createNode(type))
-        scene.pos = [named.pos[0] - 400, named.pos[1]]
-        seen.pos = [named.pos[0] + 500, named.pos[1]]
-        for (const node of [scene, seen]) window.app.graph.add(node)
-        scene.connect(0, named, 0)
-        scene.connect(1, named, 1)
-        named.connect(0, seen, 0)
-    }""")
+    page.mouse.move(790, 250)
+    page.wait_for_timeout(500)
+    page.mouse.click(800, 250)
+    page.wait_for_function("() => !window.app.graph.nodes[0].flags.ghost")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_blueprint_is_found_by_its_name_and_names_every_region(opened, kind):
+    _, page = opened
+    turn_to(page, kind)
+    put_blueprint(page, "Name every region")
+    assert page.evaluate(AROUND, [{}, "PreviewImage"]) == ["phrases", "word_list"]
     run(page)
-    photograph(page, "a blueprint")
+    photograph(page, f"a blueprint, {kind}")
+    assert page.evaluate("() => window.app.graph.nodes.length") == 3
+
+
+REDUX = ("Region to Redux", ["strength", "hidden_states", "clip_name", "style_model_name"], ("FLUX", "SigLIP", FLUX_TEXT))
+WAN = ("Region to Wan reference", ["width", "height", "length", "hidden_states", "clip_name"], ("Wan", "ViT-H", WAN_TEXT))
+
+
+@pytest.mark.parametrize(("name", "widgets", "miniatures"), [REDUX, WAN])
+def test_a_blueprint_tells_other_models_of_regions(opened, name, widgets, miniatures):
+    """As the page sends it, with miniatures in place of the files that it asks for."""
+    server, page = opened
+    turn_to(page, "classic")
+    put_blueprint(page, name)
+    texts = ["conditioning"] if name == "Region to Redux" else ["positive", "negative"]
+    given = dict.fromkeys(texts, "CLIPTextEncode") | ({} if name == "Region to Redux" else {"vae": "VAELoader"})
+    assert page.evaluate(AROUND, [given, "TestConditioningState"]) == widgets
+    photograph(page, f"a blueprint, {name}")
+    run = server.submit(small(page.evaluate("async () => (await window.app.graphToPrompt()).output"), *miniatures))
+    assert not run.error, run.error
+    found = json.loads(next(output["text"][0] for output in run.outputs.values() if '"text"' in output.get("text", [""])[0]))
+    if name == "Region to Redux":
+        assert 8 < found["text"][0][1] < 8 + 3 * 729  # the text's rows, and of three regions' patches those that are covered
+    else:
+        assert "clip_vision_output" in found["others"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_template_runs_as_an_app(opened, kind):
+    """Its inputs, its result and the mask editor, without the graph."""
+    _, page = opened
+    turn_to(page, kind)
+    page.evaluate("w => window.app.loadGraphData(w)", read("own_picture_in_words"))
+    page.wait_for_timeout(500)
+    page.get_by_role("button", name="Enter app mode").click()
+    page.get_by_role("button", name="Open in Mask Editor").wait_for()
+    page.get_by_text("phrases", exact=True).filter(visible=True).wait_for()
+    assert page.evaluate(RUN) == ["execution_success", ""]
+    page.locator("img[src*='ComfyUI_temp']").filter(visible=True).first.wait_for()
+    photograph(page, f"an app, {kind}")
+    page.get_by_role("button", name="Enter node graph").click()
 
 
 # The page keeps its own pictures as widgets too, whose names begin with $$.
