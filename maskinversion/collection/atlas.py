@@ -30,7 +30,7 @@ def layout(tokens: np.ndarray, seed: int = 0) -> np.ndarray:
     The same seed gives the same places. Raises InputError for fewer than FEWEST, PackageError without scikit-learn.
     """
     if len(tokens) < FEWEST:
-        raise InputError(f"a map needs {FEWEST} regions, and there are {len(tokens)}")
+        raise InputError(f"a map needs {FEWEST} regions, and there are {len(tokens)}: put more into the table")
     decomposition, manifold = (require(f"sklearn.{name}", USE) for name in ("decomposition", "manifold"))
     dimensions = min(DIMENSIONS, *tokens.shape)
     main = decomposition.PCA(dimensions, svd_solver="full").fit_transform(tokens)

@@ -51,7 +51,7 @@ def label_map(labels: object, ids: Sequence[int] | None = None) -> tuple[Tensor,
         if numbers.dtype == torch.uint8 and len(ids) > 1 and VOID in ids:
             ids.remove(VOID)
     if not ids:
-        raise InputError(f"{what} has no label: it is 0 all over")
+        raise InputError(f"{what} has no label: it is 0 all over. Give each region a number, or a colour")
     if missing := [label for label in ids if label not in there]:
         known = ", ".join(map(str, there[:20])) + (", ..." if len(there) > 20 else "")
         raise InputError(f"{what} has no label {missing[0]}; it has {known}")

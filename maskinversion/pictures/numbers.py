@@ -57,7 +57,7 @@ def in_range(values: Tensor, what: str) -> Tensor:
     values = values.float()
     low, high = (float(value) for value in values.aminmax())
     if not np.isfinite(low) or not np.isfinite(high):
-        raise InputError(f"{what} contains NaN or infinite values")
+        raise InputError(f"{what} contains NaN or infinite values, as half precision may give: make it again in float32")
     if low < -OVERSHOOT or high > 1 + OVERSHOOT:
         raise InputError(
             f"{what} has values from {low:.3g} to {high:.3g}; floats must be in 0..1. If they are 0..255, divide by 255; if they "

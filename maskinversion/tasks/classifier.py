@@ -108,7 +108,7 @@ def train(
         check_name(name)
     if len(names) < 2:
         given = f"only of {names[0]!r}" if names else "of no class"
-        raise InputError(f"there are examples {given}: give some of two classes at least")
+        raise InputError(f"the labels give examples {given}: give some of two classes at least")
     templates = [template] if isinstance(template, str) else template
     with torch.inference_mode(False), torch.enable_grad(), memory_advice("this training", "take fewer points of each box"):
         kept = torch.tensor([index for index, label in enumerate(labels) if label])

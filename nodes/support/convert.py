@@ -18,7 +18,7 @@ def pictures_of(images: Tensor) -> list[Tensor]:
     if images.ndim != 4 or images.shape[-1] not in (1, 3, 4):
         raise InputError(f"the image has shape {tuple(images.shape)}; it must be batch x height x width x 3")
     if 0 in images.shape:
-        raise InputError(f"there is no image: its shape is {tuple(images.shape)}")
+        raise InputError(f"there is no image: the batch is empty, {tuple(images.shape)}. Look at the node that gives it")
     found = (in_range(image[..., :3], f"image {index}") for index, image in enumerate(images))
     return [image.expand(-1, -1, 3) for image in found]
 
@@ -37,7 +37,7 @@ def masks_of(masks: Tensor, empty: bool = True) -> list[Tensor]:
     cannot be used, with its place in the batch.
     """
     if masks.ndim < 2 or 0 in masks.shape:
-        raise InputError(f"there is no mask: its shape is {tuple(masks.shape)}")
+        raise InputError(f"there is no mask: the batch is empty, {tuple(masks.shape)}. Look at the node that gives it")
     given = list(masks.reshape(-1, *masks.shape[-2:]))
     found = zip(given, as_masks(given, empty=empty), strict=True)
     return [mask if not mask.is_floating_point() or in_bounds(mask) else region for mask, region in found]

@@ -119,13 +119,14 @@ AROUND = """([given, end]) => {
         return node
     }
     const slot = (name) => blueprint.inputs.findIndex((input) => input.name === name)
-    const scene = put("MaskInversionExample", -400, 0)
+    const scene = put("MaskInversionExample", -520, 0)
     scene.connect(0, blueprint, slot("image"))
     scene.connect(1, blueprint, slot("masks"))
-    Object.entries(given).forEach(([name, type], row) => put(type, -400, 180 + 130 * row).connect(0, blueprint, slot(name)))
+    Object.entries(given).forEach(([name, type], row) => put(type, -520, 180 + 250 * row).connect(0, blueprint, slot(name)))
     const seen = put(end, 480, 0)
     seen.setSize([300, 340])
     blueprint.connect(0, seen, 0)
+    window.app.canvas.deselectAll()
     return blueprint.widgets.map((widget) => widget.name)
 }"""
 
@@ -142,6 +143,7 @@ def put_blueprint(page, name):
     page.wait_for_timeout(500)
     page.mouse.click(800, 250)
     page.wait_for_function("() => !window.app.graph.nodes[0].flags.ghost")
+    page.mouse.move(300, 850)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -168,6 +170,7 @@ def test_a_blueprint_tells_other_models_of_regions(opened, name, widgets, miniat
     texts = ["conditioning"] if name == "Region to Redux" else ["positive", "negative"]
     given = dict.fromkeys(texts, "CLIPTextEncode") | ({} if name == "Region to Redux" else {"vae": "VAELoader"})
     assert page.evaluate(AROUND, [given, "TestConditioningState"]) == widgets
+    page.keyboard.press(".")
     photograph(page, f"a blueprint, {name}")
     run = server.submit(small(page.evaluate("async () => (await window.app.graphToPrompt()).output"), *miniatures))
     assert not run.error, run.error

@@ -67,6 +67,33 @@ class TestPlainEncode:
         return {"ui": {"text": [text]}, "result": (image,)}
 
 
+class TestFault:
+    """What people connect by mistake; kind names it."""
+
+    INPUT_TYPES = classmethod(lambda s: {"required": {"kind": ("STRING",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE", "MASK"), "make", "test"
+
+    def make(self, kind):
+        image = torch.rand(1, 48, 64, 3, generator=torch.Generator().manual_seed(0))
+        mask = torch.zeros(1, 48, 64)
+        mask[:, 6:24, 16:32] = 1
+        if kind == "nothing":
+            image, mask = image[:0], mask[:0]
+        elif kind == "NaN":
+            image[0, 0, 0, 0] = mask[0, 0, 0] = float("nan")
+        elif kind == "black":
+            image, mask = torch.zeros_like(image), torch.zeros_like(mask)
+        elif kind == "another size":
+            image, mask = image[:, ::2, ::3], mask[:, ::2, ::3]
+        elif kind == "five":
+            image, mask = image.repeat(5, 1, 1, 1), mask.repeat(5, 1, 1)
+        elif kind == "flat":
+            image = mask[..., None].repeat(1, 1, 1, 3)
+        elif kind == "RGBA":
+            image = torch.cat([image, mask[..., None]], -1)
+        return image, mask
+
+
 class TestReport:
     INPUT_TYPES = classmethod(
         lambda s: {"required": {"tokens": ("MASKINVERSION_TOKENS",), "output": ("CLIP_VISION_OUTPUT",), "maps": ("MASK",)}}
@@ -302,5 +329,5 @@ class TestDetector:
 
 KINDS = (TestImage, TestMask, TestPlainEncode, TestReport, TestOutput, TestAfter, TestRegion, TestConditioning)
 KINDS += (TestDetector, TestConditioned, TestTokens, TestOutputState, TestLatent, TestEmbeds, TestOutside, TestEncodings)
-KINDS += (TestPictures, TestSize)
+KINDS += (TestPictures, TestSize, TestFault)
 NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in KINDS}
