@@ -5,10 +5,10 @@ Maps", arXiv 2407.20034. It departs from the published package in cost only: the
 masks, the gradient is a closed form (`explain`), and the model is only read.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import isqrt
-from typing import Any, TypeGuard, overload
+from typing import Any, TypeGuard, TypeVar, overload
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from .compute.memory import check_room
 from .errors import InputError, memory_advice
 from .explain.base import LayerMap
 from .explain.objective import DiceObjective, Objective
-from .explain.plan import Plan
+from .explain.plan import Plan, joined, pictures_at_once
 from .geometry import LARGEST, Geometry
 from .models.clip import Clip
 from .pictures import as_masks, as_pixels, is_picture, warn
@@ -32,12 +32,14 @@ from .tokens import LocalizedTokens, overlap
 # Of a mask's share of the picture, and of the picture's border, from which on it looks like the background of a region.
 MOST, NEARLY_ALL = 0.5, 0.95
 LESS = "lower image_size, or give fewer masks at a time"
-ROWS = 400  # of patches that a processor's products take well at a time: more pictures together are no faster
+ROWS = 800  # of patches that a processor's products take well at a time: more pictures together are no faster
 PICTURES = 32  # that go through a model together on other devices
 AT_ONCE = 3  # as much as all masks on the canvas: their maps, twice while these are drawn, and the loss's share
 
 # (step, of how many, maps [M, H, W] in 0..1, losses [M]), step from 1. It may raise to stop.
 Callback = Callable[[int, int, Tensor, Tensor], None]
+
+Kind = TypeVar("Kind", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,8 @@ class MaskInverter:
     ) -> LocalizedTokens | list[LocalizedTokens]:
         """Learn one token per mask; each is optimised independently of the others.
 
-        A list of pictures, with as many of masks, gives a list, and may go through the steps together.
+        A list of pictures, with as many of masks, gives a list. Those with as many masks, seen at the same size, go through the
+        steps together, a few at a time, where there is no callback or tolerance; they are what each alone gives, but for rounding.
         encoded: by an inverter with the same CLIP, as far as its fingerprint tells, and as many layers.
         masks: [M, h, w] or [h, w], bool, float in 0..1 or uint8, or any number of such, files or PIL images, of which one at a
         time is held; see `pictures.as_masks`. A mask of another size than the image is taken to cover the whole image. Soft,
@@ -173,17 +176,30 @@ class MaskInverter:
         self, encoded: list[EncodedImage], masks: list[Tensor], callback: Callback | None = None
     ) -> list[LocalizedTokens]:
         """The second half of `invert`: of masks [M, H, W] on the canvas of each picture, as `masks_for` gives them."""
-        found = []
-        for one, own in zip(encoded, masks):
+        for one in encoded:
             if one.fingerprint != self.clip.fingerprint or len(one.maps) != self.settings.layers:
                 raise InputError("this image was encoded by another inverter: encode it with the one that inverts")
-            own = own.to(one.global_embedding)
-            many = f"{len(own)} masks at {one.geometry.model_size[0]} px"
-            check_room(AT_ONCE * own.nbytes, many, LESS, own.device)
-            with memory_advice(many, LESS):
-                found.append(self._optimise(one, own, callback))
-            warn_of_doubtful(own, found[-1].maps)
-        return found
+        masks = [own.to(one.global_embedding) for one, own in zip(encoded, masks, strict=True)]
+        kinds = [(one.geometry.model_size, len(own)) for one, own in zip(encoded, masks)]
+        examples = dict(zip(kinds, encoded))
+        by_itself = callback is not None or self.settings.tolerance  # since it stops by itself
+
+        def most(kind: tuple[tuple[int, int], int]) -> int:
+            return 1 if by_itself else pictures_at_once(examples[kind].maps, kind[1], self.settings.iterations)
+
+        found: dict[int, LocalizedTokens] = {}
+        for some in together(kinds, most):
+            maps = joined([encoded[index].maps for index in some]) if len(some) > 1 else None
+            for group in [some] if maps else [[index] for index in some]:
+                own = [masks[index] for index in group]
+                many = f"{sum(map(len, own))} masks at {encoded[group[0]].geometry.model_size[0]} px"
+                check_room(AT_ONCE * sum(one.nbytes for one in own), many, LESS, own[0].device)
+                with memory_advice(many, LESS):
+                    made = self._optimise([encoded[index] for index in group], maps or encoded[group[0]].maps, own, callback)
+                found.update(zip(group, made))
+        for index, own in enumerate(masks):
+            warn_of_doubtful(own, found[index].maps)
+        return [found[index] for index in range(len(encoded))]
 
     @settled()
     def masks_for(self, encoded: EncodedImage | Seen, masks: object) -> Tensor:
@@ -205,15 +221,23 @@ class MaskInverter:
                 raise InputError(f"mask {index} lies outside of what the model sees with fit={geometry.fit!r}: {advice}")
         return torch.stack(seen)
 
-    def _optimise(self, encoded: EncodedImage, masks: Tensor, callback: Callback | None) -> LocalizedTokens:
-        """The paper's algorithm (arXiv 2407.20034, section 3): gradient descent on the tokens alone, of a frozen model."""
-        settings = self.settings
-        anchor = F.normalize(encoded.global_embedding, dim=0)
-        starts = self._starts(encoded, masks)
-        scale = encoded.global_embedding.square().mean().sqrt() if settings.lr_unit == "relative" else 1.0
+    def _optimise(
+        self, several: list[EncodedImage], maps: list[LayerMap], each: list[Tensor], callback: Callback | None
+    ) -> list[LocalizedTokens]:
+        """The paper's algorithm (arXiv 2407.20034, section 3): gradient descent on the tokens alone, of a frozen model.
+
+        Of one picture, or of several whose maps are joined. each: the masks of every picture, as many.
+        """
+        settings, count = self.settings, len(each[0])
+        masks = each[0] if len(each) == 1 else torch.cat(each)  # [M, H, W]
+        whole = torch.stack([one.global_embedding for one in several])  # [B, D]
+        anchors = F.normalize(whole, dim=1)
+        anchor = anchors.repeat_interleave(count, 0)  # [M, D]
+        starts = torch.cat([self._starts(one, own) for one, own in zip(several, each)])
+        scale = whole.square().mean(1, keepdim=True).sqrt().repeat_interleave(count, 0) if settings.lr_unit == "relative" else 1.0
         plan = Plan(
-            encoded.maps, self.objective(masks, encoded.grid), anchor if settings.start == "picture" else starts,
-            len(masks), settings.iterations, settings.precision,
+            maps, self.objective(masks, several[0].grid), anchors if settings.start == "picture" else None,
+            len(masks), settings.iterations, settings.precision, len(several),
         )
         tokens = starts / scale  # [M, D]
         optimizer = AdamW(tokens, settings.lr)
@@ -222,7 +246,7 @@ class MaskInverter:
             length = tokens.norm(dim=1, keepdim=True)
             unit = tokens / length
             loss, gradient = plan.evaluate(unit)  # of the explainability map and the mask
-            loss += settings.alpha * (1 - unit @ anchor)
+            loss += settings.alpha * (1 - (unit * anchor).sum(1))
             gradient -= settings.alpha * anchor
             losses.append(loss)
             if callback is not None:
@@ -230,19 +254,23 @@ class MaskInverter:
             if settings.tolerance and step > 1 and (loss - losses[-2]).abs().max() < settings.tolerance:
                 break
             optimizer.step((gradient - (gradient * unit).sum(1, keepdim=True) * unit) / length)
-        maps = plan.render()
-        return LocalizedTokens(
-            embeddings=tokens * scale,
-            maps=maps,
-            losses=torch.stack(losses),
-            iou=overlap(maps, masks),
-            global_embedding=encoded.global_embedding,
-            geometry=encoded.geometry,
-            model=self.clip.name,
-            fingerprint=self.clip.fingerprint,
-            parameters=asdict(settings) | {"image_size": self.image_size, "loss": self.objective.name}
-            | {"arithmetic": arithmetic(masks.device)},
-        )
+        rendered = plan.render()
+        parts = (parts_of(whole, count) for whole in (tokens * scale, rendered, torch.stack(losses, 1), overlap(rendered, masks)))
+        return [
+            LocalizedTokens(
+                embeddings=embeddings,
+                maps=own_maps,
+                losses=own_losses.T.contiguous(),
+                iou=iou,
+                global_embedding=one.global_embedding,
+                geometry=one.geometry,
+                model=self.clip.name,
+                fingerprint=self.clip.fingerprint,
+                parameters=asdict(settings) | {"image_size": self.image_size, "loss": self.objective.name}
+                | {"arithmetic": arithmetic(masks.device)},
+            )
+            for one, embeddings, own_maps, own_losses, iou in zip(several, *parts, strict=True)
+        ]
 
     def _starts(self, encoded: EncodedImage, masks: Tensor) -> Tensor:
         """Where the tokens start [M, D], all as long as the embedding of the whole image."""
@@ -262,14 +290,19 @@ def is_several(image: object) -> TypeGuard[list[Any]]:
     return isinstance(image, list) and bool(image) and all(isinstance(one, Seen) or is_picture(one) for one in image)
 
 
-def together(sizes: Sequence[tuple[int, int]], most: Callable[[tuple[int, int]], int]) -> Iterator[list[int]]:
-    """Which of these go together, by their indices: those of one size, so many of it at most."""
-    by_size: dict[tuple[int, int], list[int]] = {}
-    for index, size in enumerate(sizes):
-        by_size.setdefault(size, []).append(index)
-    for size, indices in by_size.items():
-        for first in range(0, len(indices), most(size)):
-            yield indices[first : first + most(size)]
+def parts_of(whole: Tensor, size: int) -> list[Tensor]:
+    """A tensor in parts of its first dimension, which do not keep each other in memory."""
+    return [whole] if len(whole) == size else [part.clone() for part in whole.split(size)]
+
+
+def together(kinds: Sequence[Kind], most: Callable[[Kind], int]) -> Iterator[list[int]]:
+    """Which of these go together, by their indices: those of one kind, so many of it at most."""
+    by_kind: dict[Kind, list[int]] = {}
+    for index, kind in enumerate(kinds):
+        by_kind.setdefault(kind, []).append(index)
+    for kind, indices in by_kind.items():
+        for first in range(0, len(indices), most(kind)):
+            yield indices[first : first + most(kind)]
 
 
 def square_for(settings: InversionSettings, clip: Clip) -> tuple[int, int]:

@@ -11,7 +11,8 @@ and dscore/dy_i is the gradient through the MLP, the mean over the tokens, the l
 normalisation, all of which have short derivatives. Nothing of size tokens x tokens x embedding is ever formed, and no
 autograd goes through the model, so all of it works under `torch.inference_mode`.
 
-Shapes: M masks, N tokens, P = N - prefix patches, d width, m width of the MLP, h heads, D embedding.
+Shapes: M masks, N tokens, P = N - prefix patches, d width, m width of the MLP, h heads, D embedding. The maps of B pictures can be
+joined, see `joined`; then B, M stands wherever it says M here, with M masks of each picture, and B before all that is a picture's.
 
 Here are what all maps share and the map of self-attention. `block` is the usual block, with its products folded; `chain` is any
 other block that treats every token by itself after the attention; `table` has the linear function as one matrix, for many masks;
@@ -19,14 +20,19 @@ other block that treats every token by itself after the attention; `table` has t
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
 from ..compute.buffers import Buffers
 from ..compute.matmul import linear
+from .linearized import LinearizedLayer, chain_joined, same_weight
+
+Map = TypeVar("Map", bound="LayerMap")
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,13 @@ class LayerMap(ABC):
 
     cotangent_bytes, relevance_bytes: about what one mask takes in each stage. setup_macs: multiply-adds that it took to make this
     map of an image's tokens, beyond the encoder's own. step_macs: multiply-adds of one step of one mask.
+    per_picture, weights: the names of the tensors that are a picture's own, and of those that are the model's. chain: layers that
+    have both.
     """
 
+    per_picture: ClassVar[tuple[str, ...]]
+    weights: ClassVar[tuple[str, ...]] = ()
+    chain: Sequence[LinearizedLayer] = ()
     cotangent_bytes: int
     relevance_bytes: int
     setup_macs: int
@@ -79,8 +90,27 @@ class LayerMap(ABC):
         """The same map with its products at this precision, where that pays. Sums, the map and the loss keep theirs."""
         return self
 
+    @property
+    def widest_bytes(self) -> int:
+        """About the largest that a step makes of one mask."""
+        return max(self.cotangent_bytes, self.relevance_bytes)
+
+    def joined(self: Map, others: Sequence[Map]) -> Map | None:
+        """This map and those of other pictures, of the same class and grid, as one; None where not of one block of one model."""
+        every = [self, *others]
+        if not all(same_weight([getattr(one, name) for one in every]) for name in self.weights):
+            return None
+        chain = chain_joined([one.chain for one in every])
+        if chain is None:
+            return None
+        form = copy(self)
+        form.chain = chain
+        for name in self.per_picture:
+            setattr(form, name, torch.stack([getattr(one, name) for one in every]))
+        return form
+
     @abstractmethod
-    def cotangent_buffer(self, masks: int) -> Tensor:
+    def cotangent_buffer(self, *masks: int) -> Tensor:
         """Memory for the cotangents of so many masks [M, ...]."""
 
     @abstractmethod
@@ -106,6 +136,8 @@ class SelfAttentionMap(LayerMap):
     values [N, h, d_h]: the rows that the attention mixes. Cotangents are [M, h, N, d_h].
     """
 
+    per_picture = ("values",)
+
     def __init__(self, values: Tensor, prefix: int):
         self.prefix, self.tokens = prefix, len(values)
         self.heads, self.head_width = values.shape[1:]
@@ -119,16 +151,16 @@ class SelfAttentionMap(LayerMap):
         return self.heads * self.tokens * (self.tokens - self.prefix) * self.head_width
 
     def relevance(self, cotangents: Tensor) -> tuple[Tensor, Tensor]:
-        by_head = cotangents.transpose(0, 1).flatten(1, 2)  # [h, M * N, d_h]: one product a head for all masks
-        gradient = self.buffers.array("gradient", *by_head.shape[:2], self.tokens - self.prefix, dtype=by_head.dtype, of=self)
-        torch.bmm(by_head, self.values[:, self.prefix :].mT, out=gradient)  # dscore/dA
-        rectified = gradient.relu_().unflatten(1, (len(cotangents), -1))  # [h, M, N, P]
-        return rectified.sum(2).sum(0) / (self.heads * self.tokens), rectified
+        by_head = cotangents.transpose(-4, -3).flatten(-3, -2)  # [h, M * N, d_h]: one product a head for all masks
+        gradient = self.buffers.array("gradient", *by_head.shape[:-1], self.tokens - self.prefix, dtype=by_head.dtype, of=self)
+        torch.matmul(by_head, self.values[..., self.prefix :, :].mT, out=gradient)  # dscore/dA
+        rectified = gradient.relu_().unflatten(-2, (-1, self.tokens))  # [h, M, N, P]
+        return rectified.sum(-2).sum(-3) / (self.heads * self.tokens), rectified
 
     def relevance_vjp(self, gradient: Tensor, rectified: Tensor) -> Tensor:
-        by_attention = rectified.sign_().mul_(gradient[:, None] / (self.heads * self.tokens))
-        by_cotangents = by_attention.flatten(1, 2) @ self.values[:, self.prefix :]
-        return by_cotangents.unflatten(1, rectified.shape[1:3]).transpose(0, 1)
+        by_attention = rectified.sign_().mul_(gradient[..., None, :, None, :] / (self.heads * self.tokens))
+        by_cotangents = by_attention.flatten(-3, -2) @ self.values[..., self.prefix :, :]
+        return by_cotangents.unflatten(-2, (-1, self.tokens)).transpose(-4, -3)
 
 
 class DirectMap(SelfAttentionMap):
@@ -139,6 +171,7 @@ class DirectMap(SelfAttentionMap):
     `block_jvp` of one mask.
     """
 
+    per_picture = (*SelfAttentionMap.per_picture, "seed", "unit")
     precision: torch.dtype
     block_macs: int
 
@@ -159,19 +192,24 @@ class DirectMap(SelfAttentionMap):
     def block_jvp(self, change: Tensor) -> Tensor:
         """The transpose of `block_vjp`: [M, N, h * d_h] to [M, d]."""
 
-    def cotangent_buffer(self, masks: int) -> Tensor:
-        shape = (masks, self.tokens, self.heads * self.head_width)
+    def cotangent_buffer(self, *masks: int) -> Tensor:
+        shape = (*masks, self.tokens, self.heads * self.head_width)
         return self.by_head(self.buffers.array("cotangents", *shape, dtype=self.seed.dtype, of=self))
 
     def cotangents(self, unit: Tensor) -> Tensor:
-        return self.by_head(self.block_vjp(linear(unit, self.seed)))
+        return self.by_head(self.block_vjp(of_pictures(unit, self.seed)))
 
     def by_head(self, u: Tensor) -> Tensor:
         """[M, N, h * d_h] as [M, h, N, d_h]."""
-        return u.unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
+        return u.unflatten(-1, (self.heads, self.head_width)).transpose(-3, -2)
 
     def cotangents_vjp(self, gradient: Tensor) -> Tensor:
-        return self.block_jvp(gradient.transpose(1, 2).flatten(2)) @ self.seed
+        return self.block_jvp(gradient.transpose(-3, -2).flatten(-2)) @ self.seed
+
+
+def of_pictures(x: Tensor, matrix: Tensor) -> Tensor:
+    """x [M, in] times the transpose of a picture's matrix [out, in]: `linear`, but for pictures that are joined."""
+    return linear(x, matrix) if matrix.ndim == 2 else x @ matrix.mT
 
 
 def pooled_gradient(pooled: Tensor, head: Head, tokens: int) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..compute.buffers import sliced
 from ..compute.cached_product import CachedProduct
 from ..compute.matmul import linear
-from .base import DirectMap, Head, Norm, pooled_gradient
+from .base import DirectMap, Head, Norm, of_pictures, pooled_gradient
 from .linearized import value_and_slope
 
 
@@ -41,6 +41,9 @@ class BlockMap(DirectMap):
     leaving [N, d]: the tokens that leave the block.
     """
 
+    per_picture = (*DirectMap.per_picture, "slope", "factor", "corr_weight", "corr_row")
+    weights = ("output", "contract", "folded", "folded_back")
+
     def __init__(self, block: Block, head: Head, prefix: int):
         y = block.after_attention
         tokens, width = y.shape
@@ -65,7 +68,16 @@ class BlockMap(DirectMap):
 
     @property
     def cotangent_bytes(self) -> int:
-        return self.corr_row.numel() * self.corr_row.element_size()
+        return self.tokens * self.corr_row.shape[-1] * self.corr_row.element_size()
+
+    @property
+    def widest_bytes(self) -> int:
+        return max(super().widest_bytes, self.hidden_bytes)
+
+    @property
+    def hidden_bytes(self) -> int:
+        """Of the hidden layer of one mask."""
+        return self.tokens * self.slope.shape[-1] * self.precision.itemsize
 
     @property
     def setup_macs(self) -> int:
@@ -81,26 +93,27 @@ class BlockMap(DirectMap):
     def block_macs(self) -> int:
         return self.slope.numel() * len(self.folded)
 
-    def parts(self, masks: int) -> list[slice]:
-        """As many masks at a time as the cache holds the hidden layer of."""
-        return sliced(slice(0, masks), self.buffers.cache_bytes // (self.slope.numel() * self.precision.itemsize))
+    def parts(self, masks: Tensor) -> list[slice]:
+        """As many of masks [M, ...] at a time as the cache holds the hidden layer of; of pictures that are joined, all."""
+        return sliced(slice(0, len(masks)), len(masks) if self.slope.ndim > 2 else self.buffers.cache_bytes // self.hidden_bytes)
 
     def block_vjp(self, gradient: Tensor) -> Tensor:
         hidden = gradient @ self.contract  # [M, m]
-        lowered = hidden.to(self.precision)
-        u = self.cotangent_buffer(len(gradient)).transpose(1, 2).flatten(2)
-        for part in self.parts(len(gradient)):
-            of_all = self.buffers.array("hidden", len(lowered[part]), *self.slope.shape, dtype=self.precision)
-            u[part] = linear(torch.mul(self.factor, lowered[part, None], out=of_all), self.folded)
-        u.addcmul_(linear(hidden, self.corr_weight)[..., None], self.corr_row, value=-1)
-        return u.add_((gradient @ self.output)[:, None])
+        lowered = hidden.to(self.precision)[..., None, :]
+        u = self.cotangent_buffer(*gradient.shape[:-1]).transpose(-3, -2).flatten(-2)
+        for part in self.parts(gradient):
+            of_all = self.buffers.array("hidden", *lowered[part].shape[:-2], *self.slope.shape[-2:], dtype=self.precision)
+            u[part] = linear(torch.mul(self.factor[..., None, :, :], lowered[part], out=of_all), self.folded)
+        u.addcmul_(of_pictures(hidden, self.corr_weight)[..., None], self.corr_row[..., None, :, :], value=-1)
+        return u.add_((gradient @ self.output)[..., None, :])
 
     def block_jvp(self, change: Tensor) -> Tensor:
-        hidden = change.new_empty(len(change), len(self.folded_back))
-        corrected = change.new_empty(len(change), self.tokens)
-        for part in self.parts(len(change)):
-            hidden[part] = linear(change[part].to(self.precision), self.folded_back).mul_(self.factor).sum(1)
+        hidden = change.new_empty(*change.shape[:-2], len(self.folded_back))
+        corrected = change.new_empty(*change.shape[:-1])
+        for part in self.parts(change):
+            product = linear(change[part].to(self.precision), self.folded_back)
+            hidden[part] = product.mul_(self.factor[..., None, :, :]).sum(-2)
             product = self.buffers.array("corrected", *change[part].shape, dtype=change.dtype)
-            corrected[part] = torch.mul(change[part], self.corr_row, out=product).sum(-1)
+            corrected[part] = torch.mul(change[part], self.corr_row[..., None, :, :], out=product).sum(-1)
         hidden -= corrected @ self.corr_weight
-        return linear(change.sum(1), self.output) + linear(hidden, self.contract)
+        return linear(change.sum(-2), self.output) + linear(hidden, self.contract)

@@ -22,7 +22,7 @@ class ChainMap(DirectMap):
 
     @property
     def cotangent_bytes(self) -> int:
-        widest = max(self.seed.shape[0], self.heads * self.head_width) * 4
+        widest = max(self.seed.shape[-2], self.heads * self.head_width) * 4
         return 4 * self.tokens * widest * self.values.element_size()
 
     @property
@@ -40,7 +40,7 @@ class ChainMap(DirectMap):
         return self.tokens * sum(layer.macs for layer in self.chain)
 
     def block_vjp(self, gradient: Tensor) -> Tensor:
-        return chain_vjp(self.chain, gradient[:, None].expand(-1, self.tokens, -1))
+        return chain_vjp(self.chain, gradient[..., None, :].expand(*gradient.shape[:-1], self.tokens, -1))
 
     def block_jvp(self, change: Tensor) -> Tensor:
-        return chain_jvp(self.chain, change).sum(1)
+        return chain_jvp(self.chain, change).sum(-2)

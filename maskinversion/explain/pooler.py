@@ -16,16 +16,16 @@ class PoolerMap(LayerMap):
 
     relevance[j] = mean over heads of max(dscore/dA_h[j], 0)
 
-    values [N, h, d_h]: the rows that the pooler mixes. chain: from its one row of concatenated heads [1, h * d_h] to the
-    feature f. slope [D, D]: row i is dscore/df for the i-th unit token, see `cosine_slope`; the score is linear in the token.
-    Cotangents are [M, h, d_h].
+    values [N, h, d_h]: the rows that the pooler mixes. chain: from its one row of concatenated heads [1, h * d_h] to what meets
+    the unit token in the score, [1, width]. Cotangents are [M, h, d_h].
     """
 
-    def __init__(self, values: Tensor, chain: Sequence[LinearizedLayer], slope: Tensor, prefix: int):
+    per_picture = ("values",)
+
+    def __init__(self, values: Tensor, chain: Sequence[LinearizedLayer], width: int, prefix: int):
         self.values = values[prefix:].transpose(0, 1).contiguous()  # [h, P, d_h]
         self.heads, _, self.head_width = self.values.shape
-        self.chain = [*chain, Linear(slope)]  # the last: dscore/df of a unit token
-        self.width = len(slope)
+        self.chain, self.width = chain, width
         self.setup_macs = 0
         self.cotangent_bytes = 8 * values[0].numel() * values.element_size()
         self.relevance_bytes = 2 * self.values.shape[0] * self.values.shape[1] * values.element_size()
@@ -55,25 +55,18 @@ class PoolerMap(LayerMap):
         form.setup_macs += self.multiplying_out_macs
         return form
 
-    def cotangent_buffer(self, masks: int) -> Tensor:
-        return self.values.new_empty(masks, self.heads, self.head_width)
+    def cotangent_buffer(self, *masks: int) -> Tensor:
+        return self.values.new_empty(*masks, self.heads, self.head_width)
 
     def cotangents(self, unit: Tensor) -> Tensor:
-        return chain_vjp(self.chain, unit[:, None])[:, 0].unflatten(-1, (self.heads, self.head_width))
+        return chain_vjp(self.chain, unit[..., None, :])[..., 0, :].unflatten(-1, (self.heads, self.head_width))
 
     def relevance(self, cotangents: Tensor) -> tuple[Tensor, Tensor]:
-        rectified = (cotangents.transpose(0, 1) @ self.values.mT).relu_()  # [h, M, P]
-        return rectified.mean(0), rectified
+        rectified = (cotangents.transpose(-3, -2) @ self.values.mT).relu_()  # [h, M, P]
+        return rectified.mean(-3), rectified
 
     def relevance_vjp(self, gradient: Tensor, rectified: Tensor) -> Tensor:
-        return (rectified.sign_().mul_(gradient / self.heads) @ self.values).transpose(0, 1)
+        return (rectified.sign_().mul_(gradient[..., None, :, :] / self.heads) @ self.values).transpose(-3, -2)
 
     def cotangents_vjp(self, gradient: Tensor) -> Tensor:
-        return chain_jvp(self.chain, gradient.flatten(1)[:, None])[:, 0]
-
-
-def cosine_slope(feature: Tensor) -> Tensor:
-    """d/df of cos(e, f) at f [D], for the unit tokens e along each axis: a symmetric matrix [D, D]."""
-    length = feature.norm()
-    unit = feature / length
-    return (torch.eye(len(unit)).to(unit) - torch.outer(unit, unit)) / length
+        return chain_jvp(self.chain, gradient.flatten(-2)[..., None, :])[..., 0, :]

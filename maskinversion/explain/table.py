@@ -55,8 +55,8 @@ class TabulatedMap(SelfAttentionMap):
     def cotangent_bytes(self) -> int:
         return self.values.numel() * self.table.dtype.itemsize
 
-    def cotangent_buffer(self, masks: int) -> Tensor:
-        shape = (self.heads, masks, self.tokens, self.head_width)
+    def cotangent_buffer(self, *masks: int) -> Tensor:
+        shape = (self.heads, *masks, self.tokens, self.head_width)
         return self.buffers.array("cotangents", *shape, dtype=self.values.dtype, of=self).transpose(0, 1)
 
     def cotangents(self, unit: Tensor) -> Tensor:

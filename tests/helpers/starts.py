@@ -3,6 +3,7 @@
 import torch
 
 import maskinversion as mi
+from maskinversion.explain.plan import joined, pictures_at_once
 from maskinversion.explain.pooler import PoolerMap
 
 
@@ -29,10 +30,12 @@ def check_batches(clip: mi.Clip, image: torch.Tensor, rtol: float = 1e-9) -> Non
     encoded = [inverter.encode(picture) for picture in pictures]
     masks = torch.zeros(2, *image.shape[:2])
     masks[0, : len(image) // 2], masks[1, :, len(image) // 3 :] = 1, 1
-    several = inverter.invert(inverter.encode(pictures), [masks, masks[:1], masks])
+    together = inverter.encode(pictures)
+    assert pictures_at_once(together[0].maps, 2, 2) > 1 and joined([together[0].maps, together[2].maps])  # which takes another way
+    several = inverter.invert(together, [masks, masks[:1], masks])
     for one, own, found in zip(encoded, (masks, masks[:1], masks), several, strict=True):
         alone = inverter.invert(one, own)
         for name in ("global_embedding", "embeddings", "maps", "losses"):
             torch.testing.assert_close(getattr(found, name), getattr(alone, name), rtol=rtol, atol=rtol)
-    together = clip.tower.embed_canvases(torch.stack([one.canvas for one in encoded]))
-    torch.testing.assert_close(together, torch.stack([one.global_embedding for one in encoded]), rtol=rtol, atol=rtol)
+    embedded = clip.tower.embed_canvases(torch.stack([one.canvas for one in encoded]))
+    torch.testing.assert_close(embedded, torch.stack([one.global_embedding for one in encoded]), rtol=rtol, atol=rtol)

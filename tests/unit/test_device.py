@@ -13,7 +13,7 @@ from maskinversion.compute.adamw import AdamW
 from maskinversion.compute.buffers import MB, WORKING, shares
 from maskinversion.compute.memory import DeviceMemory, device_memory
 from maskinversion.explain.objective import DiceObjective
-from maskinversion.explain.plan import Plan
+from maskinversion.explain.plan import Plan, joined
 from maskinversion.explain.table import TabulatedMap
 from tests.helpers.pictures import many_masks, picture
 
@@ -38,13 +38,27 @@ def test_a_step_looks_at_no_number(family, start, masks, precision, monkeypatch)
     maps, objective, anchor = on_meta((encoded.maps, DiceObjective(many_masks(48, masks), encoded.grid), encoded.global_embedding))
     assert anchor.device == META
     tokens = anchor.repeat(masks, 1)
-    plan = Plan(maps, objective, anchor if start == "picture" else tokens, masks, 10, precision)
+    plan = Plan(maps, objective, anchor[None] if start == "picture" else None, masks, 10, precision)
     assert any(isinstance(layer, TabulatedMap) for layer in plan.maps) == (masks == 60 and family != "CoCa")
     optimizer = AdamW(tokens, 0.1)
     for _ in range(2):
         loss, gradient = plan.evaluate(F.normalize(tokens, dim=1))
         assert loss.device == gradient.device == plan.render().device == META
         optimizer.step(gradient)
+
+
+@pytest.mark.parametrize("family", gpu.QUICK_FAMILIES)
+def test_a_step_of_several_pictures_looks_at_no_number(family):
+    inverter = mi.MaskInverter(mi.load_clip(gpu.small_model(gpu.FAMILIES[family]).float()), layers=2)
+    first = picture(48, 1)[0]
+    encoded = inverter.encode([first, first.flip(0)])
+    whole = torch.stack([one.global_embedding for one in encoded])
+    objective = DiceObjective(many_masks(48, 6), encoded[0].grid)
+    maps, objective, anchors = on_meta((joined([one.maps for one in encoded]), objective, whole))
+    plan = Plan(maps, objective, anchors, 6, 10, pictures=2)
+    for _ in range(2):
+        loss, gradient = plan.evaluate(F.normalize(anchors.repeat_interleave(3, 0), dim=1))
+        assert loss.device == gradient.device == plan.render().device == META and gradient.shape == (6, whole.shape[1])
 
 
 def test_a_look_would_be_found():

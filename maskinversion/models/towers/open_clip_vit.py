@@ -152,9 +152,9 @@ class OpenClipViT(Tower):
         q, k, v = (t.unflatten(-1, (attention.num_heads, -1)).transpose(0, 1) for t in self.pooler_rows(tokens))
         mixed = scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1)
         chain, _ = linearise_all([attention.out_proj], mixed)
-        projection = at_least_float32(self.projection)
-        identity = torch.eye(self.width_out).to(projection)
-        return PoolerMap(v.transpose(0, 1), [*chain, Linear(projection.T)], identity, self.prefix)
+        return PoolerMap(
+            v.transpose(0, 1), [*chain, Linear(at_least_float32(self.projection).T)], self.width_out, self.prefix
+        )
 
 
 def attend(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:

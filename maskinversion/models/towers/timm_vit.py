@@ -11,8 +11,8 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from ...errors import ModelError
 from ...explain.base import Head, LayerMap
 from ...explain.chain import ChainMap
-from ...explain.linearized import LinearizedLayer, Residual, Slope
-from ...explain.pooler import PoolerMap, cosine_slope
+from ...explain.linearized import CosineSlope, LinearizedLayer, Residual, Slope
+from ...explain.pooler import PoolerMap
 from .base import Tower, family
 from .opening import held, is_a, opened, package_of
 from .reading import LINEARS, NOTHING, at_least_float32, full, linearise, linearise_all, positions, read_linear, read_norm
@@ -163,7 +163,7 @@ class TimmViT(Tower):
         mixed = scaled_dot_product_attention(q, k, v.transpose(0, 1)).transpose(0, 1).flatten(1)
         chain, pooled = self.after_pooler(mixed)
         last, feature = linearise_all([trunk.fc_norm, trunk.head, self.visual.head], pooled)
-        return PoolerMap(v, [*chain, *last], cosine_slope(feature[0]), len(tokens) - patches)
+        return PoolerMap(v, [*chain, *last, CosineSlope.at(feature[0])], self.width_out, len(tokens) - patches)
 
     @property
     def opened_pooler(self) -> Any:

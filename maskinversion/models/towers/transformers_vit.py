@@ -14,8 +14,8 @@ from ...compute.cached_product import product_of
 from ...errors import ModelError
 from ...explain.base import Head, LayerMap, Norm
 from ...explain.block import Block, BlockMap
-from ...explain.linearized import LinearizedLayer, Residual
-from ...explain.pooler import PoolerMap, cosine_slope
+from ...explain.linearized import CosineSlope, LinearizedLayer, Residual
+from ...explain.pooler import PoolerMap
 from .base import CLIP_PIXELS, Tower, family
 from .opening import held, opened
 from .reading import ACTIVATIONS, LINEARS, NORMS, at_least_float32, full, linearise, linearise_all, positions
@@ -179,7 +179,7 @@ class TransformersViT(Tower):
         heads = opened(self.pooler, self.library).attention.num_heads
         q, k, v = (rows.unflatten(-1, (heads, -1)).transpose(0, 1) for rows in self.pooler_rows(tokens))
         chain, feature = self.after_pooler(scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1))
-        return PoolerMap(v.transpose(0, 1), chain, cosine_slope(feature[0]), self.prefix)
+        return PoolerMap(v.transpose(0, 1), [*chain, CosineSlope.at(feature[0])], self.width_out, self.prefix)
 
     def mixed_values(self, entering: Tensor, leaving: Tensor) -> Tensor:
         if self.pooler is not None:
