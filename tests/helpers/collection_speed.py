@@ -3,8 +3,8 @@
     python -m tests.helpers.collection_speed lists --clip bundled ViT-B-32/random ViT-B-16/random
     python -m tests.helpers.collection_speed ray --coco JSON --pictures FOLDER --clip bundled --limit 200
 
-Seconds of processor, not of the clock, so that other programs do not count. `ray` takes all processes of the cluster together, from
-the first part that is done to the last, so that loading the model does not count. Linux only, and one thread.
+Seconds of processor, not of the clock, so that other programs count as little as they can. `ray` takes the workers, and all else
+that runs for them, from the first part that is done to the last, so that loading the model does not count. Linux only, one thread.
 """
 
 import argparse
@@ -12,7 +12,9 @@ import json
 import os
 import tempfile
 import time
+from collections import defaultdict
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from threading import Event, Thread
@@ -20,11 +22,11 @@ from threading import Event, Thread
 import torch
 
 import maskinversion as mi
-from maskinversion.collection.cluster import make_all
+from maskinversion.collection.cluster import make_all, start
 from maskinversion.collection.run import parts_of
 from maskinversion.collection.sources import CocoInstances
 from maskinversion.collection.table import RegionTable
-from maskinversion.collection.worker import Job, Worker
+from maskinversion.collection.worker import Job, Part, Worker
 from maskinversion.settings import PRESETS, InversionSettings
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -90,50 +92,64 @@ def processor_seconds(root: int) -> tuple[float, float]:
     return own, sum(times.get(process, 0) for process in family) - own
 
 
+def by_ray(job: Job, table: RegionTable, parts: list[Part], workers: int) -> tuple[float, float, float]:
+    """Of a picture: seconds of processor of the workers, and of all else that runs for them, and seconds of the clock."""
+    sizes = {f"{part.name}.parquet": len(part.items) for part in parts}
+    marks, ended = [], Event()
+
+    def watch() -> None:  # the driver hears of a part later than it is there
+        while not ended.wait(0.02):
+            there = sum(sizes[path.name] for path in table.parts())
+            if there and (not marks or there > marks[-1][2]):
+                marks.append((*processor_seconds(os.getpid()), there, time.monotonic()))
+
+    watcher = Thread(target=watch)
+    watcher.start()
+    make_all(job, table, parts, workers, None, lambda counts: None)
+    ended.set()
+    watcher.join()
+    first, last = marks[0], marks[-1]
+    pictures = last[2] - first[2]
+    return (last[0] - first[0]) / pictures, (last[1] - first[1]) / pictures, (last[3] - first[3]) / pictures
+
+
 def ray(args: argparse.Namespace) -> None:
+    import ray as library
+
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
-    settings = InversionSettings(**PRESETS["published"])
     source = CocoInstances(args.coco, args.pictures)
     items = list(source.items())[: args.limit]
+    start(library, None, args.workers)
     for name in args.clip:
-        with tempfile.TemporaryDirectory() as folder:
-            job = Job(Path(folder) / "ray", name, settings=settings, part=args.part, threads=1, device="cpu")
-            worker = Worker(job)
-            table = RegionTable.create(job.out, worker.made, source.describe())
-            parts = list(parts_of(items, table, job.part))
+        settings = InversionSettings(**PRESETS["published"])
+        job = Job(Path(), name, settings=settings, part=args.part, together=args.together, threads=1, device="cpu")
+        worker = Worker(job)
 
-            def plain() -> None:
-                for item in items:
-                    picture = item.open()
-                    masks = [found.mask for found in item.masks((picture.height, picture.width))]
-                    worker.inverter.invert(worker.inverter.encode(picture), masks)  # noqa: B023
+        def plain() -> None:
+            for item in items:
+                picture = item.open()
+                masks = [found.mask for found in item.masks((picture.height, picture.width))]
+                worker.inverter.invert(worker.inverter.encode(picture), masks)  # noqa: B023
 
-            plain()
-            before = spent(plain) / len(items)
-            own = RegionTable.create(Path(folder) / "own", worker.made, source.describe())
-            mine = spent(lambda: [worker.make(own, part) for part in parts]) / len(items)  # noqa: B023
-            marks, ended = [], Event()
-
-            def watch() -> None:  # the driver hears of a part later than it is there
-                while not ended.wait(0.02):  # noqa: B023
-                    there = len(table.parts())  # noqa: B023
-                    if there and (not marks or there > marks[-1][2]):  # noqa: B023
-                        marks.append((*processor_seconds(os.getpid()), there, time.monotonic()))  # noqa: B023
-
-            watcher = Thread(target=watch)
-            watcher.start()
-            make_all(job, table, parts, args.workers, None, lambda counts: None)
-            ended.set()
-            watcher.join()
-            pictures = (marks[-1][2] - marks[0][2]) * args.part
-            by_worker, by_rest = ((marks[-1][place] - marks[0][place]) / pictures for place in (0, 1))
-            clock = (marks[-1][3] - marks[0][3]) / pictures
-            after = spent(plain) / len(items)
-        loop = (before + after) / 2
-        found = {"plain loop": loop, "embed": mine, "a worker of Ray": by_worker, "the rest of Ray": by_rest}
-        print(name, {what: f"{1000 * value:.1f} ms of processor a picture" for what, value in found.items()})
-        print(f"  throughput a core, of the plain loop's: embed {loop / mine:.3f}, a worker of Ray {loop / by_worker:.3f}")
-        print(f"  {clock:.3f} s a picture by the clock, of which the rest of Ray takes {by_rest / clock:.1%} of a core")
+        plain()
+        rounds: dict[str, list[float]] = defaultdict(list)
+        for _ in range(args.rounds):
+            with tempfile.TemporaryDirectory() as folder:
+                own, other = (RegionTable.create(Path(folder) / kind, worker.made, source.describe()) for kind in ("own", "ray"))
+                parts = list(parts_of(items, own, job.part))
+                before = spent(plain) / len(items)
+                mine = spent(lambda: [worker.make(own, part) for part in parts]) / len(items)  # noqa: B023
+                between = spent(plain) / len(items)
+                by_worker, by_rest, clock = by_ray(replace(job, out=other.folder), other, parts, args.workers)
+                loop = (before + between) / 2
+                later = (between + spent(plain) / len(items)) / 2
+            measured = {"plain loop": later, "embed": mine, "worker of Ray": by_worker, "rest of Ray": by_rest, "clock": clock}
+            measured |= {"by embed": loop / mine, "by a worker": later / by_worker, "by all": later / (by_worker + by_rest)}
+            for what, value in measured.items():
+                rounds[what].append(value)
+            print(name, {what: round(value, 4) for what, value in measured.items()}, flush=True)
+        print(f"{name}, seconds a picture, and throughput a core as shares of the plain loop's, medians of {args.rounds} rounds:")
+        print({what: round(median(values), 3) for what, values in rounds.items()}, flush=True)
 
 
 def main() -> None:
