@@ -4,6 +4,7 @@ what cannot be read is named."""
 import io
 import json
 import os
+import shutil
 import sys
 import tarfile
 from pathlib import Path
@@ -225,6 +226,12 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-2000])
 
 
+def cut_jpeg(path: Path) -> None:
+    file = io.BytesIO()
+    Image.open(path).save(file, "JPEG")
+    path.write_bytes(file.getvalue()[: len(file.getvalue()) // 2])
+
+
 def annotation(index: int, **changes):
     return lambda content: content["annotations"][index].update(changes)
 
@@ -233,6 +240,7 @@ def annotation(index: int, **changes):
     ("changes", "left", "said"),
     [
         ({"_1": cut}, 10, r"^1.png, None: .*1\.png is not a picture that can be read"),
+        ({"_1": cut_jpeg}, 10, r"^1.png, None: .*1\.png is not a picture that can be read \(image file is truncated"),
         ({"_1": lambda path: path.write_bytes(b"")}, 10, r"^1.png, None: .*1\.png is not .* it is empty$"),
         ({"_1": Path.unlink}, 10, r"^1.png, None: there is no file .*1\.png"),
         ({"_1": lambda path: Image.new("RGB", (W, W)).save(path)}, 10, "^1.png, None: .* the annotations say 60 and 40"),
@@ -253,6 +261,16 @@ def test_what_cannot_be_read_is_named_and_costs_nothing_else(changes, left, said
     table, reasons = reject(world, tmp_path, **changes)
     assert len(table) == left
     assert pytest.importorskip("re").search(said, reasons), reasons
+
+
+def test_a_mask_of_another_size_costs_only_itself(world, tmp_path):
+    shutil.copytree(world / "masks", tmp_path / "masks")
+    Image.new("L", (90, 10), 255).save(tmp_path / "masks" / "1_0.png")
+    table = run(Job(tmp_path / "table", settings=QUICK), MaskFiles(str(world / "pictures"), str(tmp_path / "masks")))
+    (found,) = table.read_rejects().to_pylist()
+    assert found["picture"] == "1.png" and found["annotation"] == "1_0.png"
+    assert found["reason"].endswith(f"1_0.png is 90 x 10 px and its picture {W} x {H} px"), found
+    assert len(table) == 2 * COUNT - 1 and table.read(["picture"])["picture"].to_pylist().count("1.png") == 1
 
 
 def test_parts_with_rejects_are_made_again_when_asked(world, tmp_path):
