@@ -150,8 +150,8 @@ class MaskInverter:
     ) -> LocalizedTokens | list[LocalizedTokens]:
         """Learn one token per mask; each is optimised independently of the others.
 
-        A list of pictures, with as many of masks, gives a list. Those with as many masks, seen at the same size, go through the
-        steps together, a few at a time, where there is no callback or tolerance; they are what each alone gives, but for rounding.
+        A list of pictures, with as many of masks, gives a list. Those with as many masks (about as many, but on a CPU), seen at the
+        same size, go through the steps together, where there is no callback or tolerance: as each alone, but for rounding.
         encoded: by an inverter with the same CLIP, as far as its fingerprint tells, and as many layers.
         masks: [M, h, w] or [h, w], bool, float in 0..1 or uint8, or any number of such, files or PIL images, of which one at a
         time is held; see `pictures.as_masks`. A mask of another size than the image is taken to cover the whole image. Soft,
@@ -180,7 +180,7 @@ class MaskInverter:
             if one.fingerprint != self.clip.fingerprint or len(one.maps) != self.settings.layers:
                 raise InputError("this image was encoded by another inverter: encode it with the one that inverts")
         masks = [own.to(one.global_embedding) for one, own in zip(encoded, masks, strict=True)]
-        kinds = [(one.geometry.model_size, len(own)) for one, own in zip(encoded, masks)]
+        kinds = [(one.geometry.model_size, filled_up(len(own), own.device)) for one, own in zip(encoded, masks)]
         examples = dict(zip(kinds, encoded))
         by_itself = callback is not None or self.settings.tolerance  # since it stops by itself
 
@@ -226,14 +226,16 @@ class MaskInverter:
     ) -> list[LocalizedTokens]:
         """The paper's algorithm (arXiv 2407.20034, section 3): gradient descent on the tokens alone, of a frozen model.
 
-        Of one picture, or of several whose maps are joined. each: the masks of every picture, as many.
+        Of one picture, or of several whose maps are joined. each: the masks of every picture.
         """
-        settings, count = self.settings, len(each[0])
-        masks = each[0] if len(each) == 1 else torch.cat(each)  # [M, H, W]
+        settings, lengths = self.settings, [len(own) for own in each]
+        count = max(lengths)
+        filled = [torch.cat([own, own[-1:].expand(count - len(own), -1, -1)]) if len(own) < count else own for own in each]
+        masks = filled[0] if len(each) == 1 else torch.cat(filled)  # [M, H, W]
         whole = torch.stack([one.global_embedding for one in several])  # [B, D]
         anchors = F.normalize(whole, dim=1)
         anchor = anchors.repeat_interleave(count, 0)  # [M, D]
-        starts = torch.cat([self._starts(one, own) for one, own in zip(several, each)])
+        starts = torch.cat([self._starts(one, own) for one, own in zip(several, filled)])
         scale = whole.square().mean(1, keepdim=True).sqrt().repeat_interleave(count, 0) if settings.lr_unit == "relative" else 1.0
         plan = Plan(
             maps, self.objective(masks, several[0].grid), anchors if settings.start == "picture" else None,
@@ -255,7 +257,8 @@ class MaskInverter:
                 break
             optimizer.step((gradient - (gradient * unit).sum(1, keepdim=True) * unit) / length)
         rendered = plan.render()
-        parts = (parts_of(whole, count) for whole in (tokens * scale, rendered, torch.stack(losses, 1), overlap(rendered, masks)))
+        results = tokens * scale, rendered, torch.stack(losses, 1), overlap(rendered, masks)
+        parts = (parts_of(whole, count, lengths) for whole in results)
         return [
             LocalizedTokens(
                 embeddings=embeddings,
@@ -290,9 +293,17 @@ def is_several(image: object) -> TypeGuard[list[Any]]:
     return isinstance(image, list) and bool(image) and all(isinstance(one, Seen) or is_picture(one) for one in image)
 
 
-def parts_of(whole: Tensor, size: int) -> list[Tensor]:
-    """A tensor in parts of its first dimension, which do not keep each other in memory."""
-    return [whole] if len(whole) == size else [part.clone() for part in whole.split(size)]
+def filled_up(masks: int, device: torch.device) -> int:
+    """As how many a picture's masks count, where pictures with as many take their steps together: up to a power of two, on devices
+    on which a step takes as long for some more."""
+    return masks if device.type == "cpu" else 1 << (masks - 1).bit_length()
+
+
+def parts_of(whole: Tensor, size: int, lengths: list[int]) -> list[Tensor]:
+    """The first of every `size` in a tensor, as many as `lengths` say; they do not keep each other in memory."""
+    if len(lengths) == 1:
+        return [whole]
+    return [part[:length].clone() for part, length in zip(whole.split(size), lengths, strict=True)]
 
 
 def together(kinds: Sequence[Kind], most: Callable[[Kind], int]) -> Iterator[list[int]]:

@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     work.add_argument("--address", help="of a cluster of Ray, such as auto or 10.0.0.1:6379")
     work.add_argument("--threads", type=at_least_one, help="cores of each (default: PyTorch's choice; with Ray, 1)")
     work.add_argument("--readers", type=at_least_one, default=2, help="threads of each that read pictures (default: %(default)s)")
-    work.add_argument("--together", type=at_least_one, default=8, help="pictures that go together (default: %(default)s)")
+    work.add_argument("--together", type=at_least_one, default=16, help="pictures that go together (default: %(default)s)")
     add_model(parser)
     add_inversion(parser)
 

@@ -54,7 +54,7 @@ class Read:
 
 
 def embed(
-    inverter: MaskInverter, items: Iterable[Item], together: int = 8, segmenter: Segmenter | None = None, readers: int = 2
+    inverter: MaskInverter, items: Iterable[Item], together: int = 16, segmenter: Segmenter | None = None, readers: int = 2
 ) -> Iterator[tuple[list[RegionRow], list[Reject]]]:
     """The rows of every item and what of it could not be read, in the order of the items.
 

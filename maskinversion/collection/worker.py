@@ -37,7 +37,7 @@ class Job:
     settings: InversionSettings = field(default_factory=InversionSettings)
     numbers: str = "float32"
     part: int = 64
-    together: int = 8
+    together: int = 16
     readers: int = 2
     threads: int | None = None
     segmenter: SegmenterSettings | None = None

@@ -159,7 +159,7 @@ def main() -> None:
         kind = kinds.add_parser(function.__name__)
         kind.set_defaults(run=function)
         kind.add_argument("--clip", nargs="+", default=["bundled"])
-        kind.add_argument("--together", type=int, default=8)
+        kind.add_argument("--together", type=int, default=16)
         kind.add_argument("--rounds", type=int, default=5)
         kind.add_argument("--coco")
         kind.add_argument("--pictures")
