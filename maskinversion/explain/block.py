@@ -41,8 +41,9 @@ class BlockMap(DirectMap):
     leaving [N, d]: the tokens that leave the block.
     """
 
-    per_picture = (*DirectMap.per_picture, "slope", "factor", "corr_weight", "corr_row")
+    per_picture = (*DirectMap.per_picture, "slope", "corr_weight", "corr_row")
     weights = ("output", "contract", "folded", "folded_back")
+    lowered: Tensor | None = None  # the slope, at another precision of the large products
 
     def __init__(self, block: Block, head: Head, prefix: int):
         y = block.after_attention
@@ -61,7 +62,6 @@ class BlockMap(DirectMap):
         folding = (centred * block.norm.weight[:, None]).T, weight.T
         self.folded, self.folded_back = block.folded.of(*folding)  # [h * d_h, m], [m, h * d_h]
         self.slope = slope * inverse  # [N, m]
-        self.factor = self.slope  # at the precision of the large products
         self.corr_weight = varying.mul_(self.slope).div_(width)  # [N, m]: its product with W2^T g is mean(c_i * normal_i)
         self.corr_row = normal @ block.output  # [N, h * d_h]
         super().__init__(block.values, *pooled_gradient(self.leaving.mean(0), head, tokens), prefix)
@@ -85,9 +85,14 @@ class BlockMap(DirectMap):
 
     def at_precision(self, dtype: torch.dtype) -> "BlockMap":
         form = copy(self)
-        form.precision, form.factor = dtype, self.slope.to(dtype)
+        form.precision, form.lowered = dtype, self.slope.to(dtype)
         form.folded, form.folded_back = self.folded.to(dtype), self.folded_back.to(dtype)
         return form
+
+    @property
+    def factor(self) -> Tensor:
+        """The slope at the precision of the large products."""
+        return self.slope if self.lowered is None else self.lowered
 
     @property
     def block_macs(self) -> int:
