@@ -106,7 +106,8 @@ def test_every_source_gives_what_the_plain_loop_gives(kind, world, expected, tmp
         shown = open_picture(table.source, row["picture"])
         index = [list(box) for box in BOXES].index(row["box"])
         number = row["picture"].rpartition("#")[2] if kind == "parquet" else Path(row["picture"]).stem
-        np.testing.assert_allclose(token, expected[number][index], rtol=1e-4, atol=1e-5)
+        own = expected[number][index]  # AdamW divides a number's gradient by itself: one near zero is rounded far, a token is not
+        assert np.linalg.norm(token - own) < 5e-5 * np.linalg.norm(own)
         assert (np.asarray(shown) == np.asarray(open_file(next(world.glob(f"pictures/**/{number}.png"))))).all()
         assert (row["width"], row["height"]) == (W, H) and row["area"] == pytest.approx(area(BOXES[index]) / (W * H))
         assert row["label"] == LABELS.get(kind, (None, None))[index]
