@@ -181,6 +181,10 @@ def test_a_blueprint_tells_other_models_of_regions(opened, name, widgets, miniat
         assert "clip_vision_output" in found["others"]
 
 
+RESULT = """() => [...document.images].some((image) => image.src.includes("ComfyUI_temp") && image.complete
+    && image.naturalWidth === 384 && image.getBoundingClientRect().width > 300)"""
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_template_runs_as_an_app(opened, kind):
     """Its inputs, its result and the mask editor, without the graph."""
@@ -192,7 +196,7 @@ def test_a_template_runs_as_an_app(opened, kind):
     page.get_by_role("button", name="Open in Mask Editor").wait_for()
     page.get_by_text("phrases", exact=True).filter(visible=True).wait_for()
     assert page.evaluate(RUN) == ["execution_success", ""]
-    page.locator("img[src*='ComfyUI_temp']").filter(visible=True).first.wait_for()
+    page.wait_for_function(RESULT)
     photograph(page, f"an app, {kind}")
     page.get_by_role("button", name="Enter node graph").click()
 
