@@ -28,4 +28,4 @@ def test_a_template_says_where_each_of_its_files_is_published(template):
     assert asked <= models.keys()
     for name, model in models.items():
         assert model["url"].startswith("https://huggingface.co/") and Path(model["url"]).suffix == Path(name).suffix
-        assert f"[{name}]({model['url']})" in note and f"`models/{model['directory']}`" in note
+        assert f"[{name}]({model['url']})" in note and f"**models/{model['directory']}**" in note
