@@ -1,7 +1,8 @@
 """A CLIP in a folder: open_clip_config.json, its weights, and its tokenizer where that is not CLIP's own."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from copy import copy
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def from_folder(folder: Path) -> tuple[nn.Module, Callable[[], Callable]]:
             with torch.device("meta"):  # the others know their sizes by name
                 model = kind(**model_config)
             check_size(model, there, str(folder / CONFIG))
-        model = model.to_empty(device="cpu") if kind is PlainClip else kind(**model_config)  # without values, or random ones
+        model = without_values(model) if kind is PlainClip else kind(**model_config)  # or with random ones
         check_preprocess(preprocess)
     except MaskInversionError as error:
         if what := described(weights):
@@ -89,12 +90,28 @@ def from_folder(folder: Path) -> tuple[nn.Module, Callable[[], Callable]]:
         options = {"context_length": text.get("context_length", 77), **text.get("tokenizer_kwargs", {})}
         with open_clip_module("tokenizer") as tokenizers:
             if not text.get("hf_tokenizer_name"):
-                return tokenizers.SimpleTokenizer(**options)
+                return simple_tokenizer(tokenizers, options)
             if "tokenizer_mode" in text:
                 options["tokenizer_mode"] = text["tokenizer_mode"]
             return tokenizers.HFTokenizer(str(folder), **options)
 
     return model, tokenizer
+
+
+def without_values(model: nn.Module) -> nn.Module:
+    """A model of the device `meta` on the CPU, as its `to_empty` makes it, which imports PyTorch's compiler for that."""
+    return model._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
+
+
+def simple_tokenizer(tokenizers: Any, options: Mapping[str, Any]) -> Callable:
+    """open_clip's SimpleTokenizer: the one that its module makes when it is imported, where that differs in its length only,
+    since each one reads the vocabulary for half a second."""
+    made = getattr(tokenizers, "_tokenizer", None)
+    if type(made) is not tokenizers.SimpleTokenizer or options.keys() != {"context_length"}:
+        return tokenizers.SimpleTokenizer(**options)
+    found = copy(made)
+    found.context_length, found.cache = options["context_length"], dict(made.cache)
+    return found
 
 
 def kind_of_model(config: dict) -> Callable[..., nn.Module]:
