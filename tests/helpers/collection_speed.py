@@ -1,6 +1,7 @@
 """What lists of pictures, and workers of Ray, cost beside a plain loop: seconds of processor, alternately in one run.
 
     python -m tests.helpers.collection_speed lists --clip bundled ViT-B-32/random ViT-B-16/random
+    python -m tests.helpers.collection_speed calls --clip bundled
     python -m tests.helpers.collection_speed ray --coco JSON --pictures FOLDER --clip bundled --limit 200
 
 Seconds of processor, not of the clock, so that other programs count as little as they can. `ray` takes the workers, and all else
@@ -18,8 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from threading import Event, Thread
+from typing import Any
+from unittest.mock import patch
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import maskinversion as mi
 from maskinversion.collection.cluster import make_all, start
@@ -73,6 +77,36 @@ def lists(args: argparse.Namespace) -> None:
         at_once = inverter.pictures_at_once(inverter.image_size)
         print(name, json.dumps({what: {k: round(v, 4) for k, v in one.items()} for what, one in found.items()}))
         print(f"  one by one / as a list of {len(pictures)}, {at_once} at a time; tokens differ by {apart:.1e} of their length")
+
+
+class Counted(TorchDispatchMode):
+    """Counts the operations of PyTorch within it, but for views of what is there."""
+
+    calls = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        self.calls += not function.is_view
+        return function(*args, **(kwargs or {}))
+
+
+def calls(args: argparse.Namespace) -> None:
+    """Operations a picture of several that go together, as many as on a GPU."""
+    generator = torch.Generator().manual_seed(0)
+    for name in args.clip:
+        inverter = mi.MaskInverter(mi.load_clip(name, device="cpu"), **PRESETS["published"])
+        height, width = inverter.image_size
+        masks = torch.zeros(MASKS, height, width)
+        masks[:, height // 4 : height // 2, width // 4 : width // 2] = 1
+        inverter.encode(torch.rand(height, width, 3, generator=generator))
+        for count in (1, 8, 32):
+            pictures = [inverter.see(torch.rand(height, width, 3, generator=generator)) for _ in range(count)]
+            with patch.multiple("maskinversion.inverter", ROWS=10**6, pictures_at_once=lambda *_: count):  # noqa: B023
+                with Counted() as encoding:
+                    encoded = inverter.encode(pictures)
+                with Counted() as inverting:
+                    inverter.invert_seen(encoded, [masks] * count)
+            each = {"encode": encoding.calls / count, "invert": inverting.calls / count}
+            print(f"{name}, {count} pictures of {MASKS} masks together, operations a picture: {each}", flush=True)
 
 
 def processor_seconds(root: int) -> tuple[float, float]:
@@ -155,7 +189,7 @@ def ray(args: argparse.Namespace) -> None:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = options.add_subparsers(required=True)
-    for function in (lists, ray):
+    for function in (lists, calls, ray):
         kind = kinds.add_parser(function.__name__)
         kind.set_defaults(run=function)
         kind.add_argument("--clip", nargs="+", default=["bundled"])
