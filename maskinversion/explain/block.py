@@ -43,7 +43,7 @@ class BlockMap(DirectMap):
 
     per_picture = (*DirectMap.per_picture, "slope", "corr_weight", "corr_row")
     weights = ("output", "contract", "folded", "folded_back")
-    lowered: Tensor | None = None  # the slope, at another precision of the large products
+    lowered: "Lowered | None" = None  # for large products at another precision
 
     def __init__(self, block: Block, head: Head, prefix: int):
         y = block.after_attention
@@ -85,14 +85,9 @@ class BlockMap(DirectMap):
 
     def at_precision(self, dtype: torch.dtype) -> "BlockMap":
         form = copy(self)
-        form.precision, form.lowered = dtype, self.slope.to(dtype)
-        form.folded, form.folded_back = self.folded.to(dtype), self.folded_back.to(dtype)
+        form.precision, common = dtype, self.slope.mean(-2, keepdim=True)
+        form.lowered = Lowered(common, (self.slope - common).to(dtype), self.folded.to(dtype), self.folded_back.to(dtype))
         return form
-
-    @property
-    def factor(self) -> Tensor:
-        """The slope at the precision of the large products."""
-        return self.slope if self.lowered is None else self.lowered
 
     @property
     def block_macs(self) -> int:
@@ -103,22 +98,46 @@ class BlockMap(DirectMap):
         return sliced(slice(0, len(masks)), len(masks) if self.slope.ndim > 2 else self.buffers.cache_bytes // self.hidden_bytes)
 
     def block_vjp(self, gradient: Tensor) -> Tensor:
+        low = self.lowered
+        slope, folded = (self.slope, self.folded) if low is None else (low.varying, low.folded)
         hidden = gradient @ self.contract  # [M, m]
-        lowered = hidden.to(self.precision)[..., None, :]
+        rows = hidden.to(self.precision)[..., None, :]
         u = self.cotangent_buffer(*gradient.shape[:-1]).transpose(-3, -2).flatten(-2)
         for part in self.parts(gradient):
-            of_all = self.buffers.array("hidden", *lowered[part].shape[:-2], *self.slope.shape[-2:], dtype=self.precision)
-            u[part] = linear(torch.mul(self.factor[..., None, :, :], lowered[part], out=of_all), self.folded)
+            of_all = self.buffers.array("hidden", *rows[part].shape[:-2], *slope.shape[-2:], dtype=self.precision)
+            u[part] = linear(torch.mul(slope[..., None, :, :], rows[part], out=of_all), folded)
         u.addcmul_(of_pictures(hidden, self.corr_weight)[..., None], self.corr_row[..., None, :, :], value=-1)
-        return u.add_((gradient @ self.output)[..., None, :])
+        shared = gradient @ self.output
+        if low is not None:
+            shared += linear(hidden * low.common, self.folded)
+        return u.add_(shared[..., None, :])
 
     def block_jvp(self, change: Tensor) -> Tensor:
-        hidden = change.new_empty(*change.shape[:-2], len(self.folded_back))
+        low = self.lowered
+        slope, folded_back = (self.slope, self.folded_back) if low is None else (low.varying, low.folded_back)
+        hidden = change.new_empty(*change.shape[:-2], len(folded_back))
         corrected = change.new_empty(*change.shape[:-1])
         for part in self.parts(change):
-            product = linear(change[part].to(self.precision), self.folded_back)
-            hidden[part] = product.mul_(self.factor[..., None, :, :]).sum(-2)
+            product = linear(change[part].to(self.precision), folded_back)
+            hidden[part] = product.mul_(slope[..., None, :, :]).sum(-2)
             product = self.buffers.array("corrected", *change[part].shape, dtype=change.dtype)
             corrected[part] = torch.mul(change[part], self.corr_row[..., None, :, :], out=product).sum(-1)
         hidden -= corrected @ self.corr_weight
-        return linear(change.sum(-2), self.output) + linear(hidden, self.contract)
+        total = change.sum(-2)
+        if low is not None:
+            hidden += linear(total, self.folded_back) * low.common
+        return linear(total, self.output) + linear(hidden, self.contract)
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """What the large products take at a lower precision: the weights, and the slopes less their mean over the tokens.
+
+    common [1, m], varying [N, m]: that mean, which keeps its digits, and the rest; of B pictures that are joined [B, 1, m] and
+    [B, N, m]. Most of a slope is the same for all tokens, and low precision loses a share of what it is given.
+    """
+
+    common: Tensor
+    varying: Tensor
+    folded: Tensor
+    folded_back: Tensor

@@ -21,8 +21,9 @@ class Plan:
 
     maps: of the layers that the explainability map sums over, of one image, or joined of `pictures` of them, which have as many of
     the masks each. objective: of M masks. start [pictures, D]: the unit token of all masks of an image at the first evaluation,
-    whose cotangents are formed once, and exactly; None where each has its own. iterations: how many evaluations there will be.
-    precision: `exact`, or `fast`, with the large products in bfloat16 where that is faster on this device.
+    whose cotangents are formed once; None where each has its own. iterations: how many evaluations there will be.
+    precision: `exact`, or `fast`, with the large products in bfloat16 where that is faster on this device, but for the first
+    evaluation: AdamW takes the first step by the signs of the gradient, so that numbers near zero count as much as all others.
     """
 
     def __init__(
@@ -43,8 +44,10 @@ class Plan:
         lowered = precision == "fast" and has_bfloat16(device)
         forms = [layer.at_precision(torch.bfloat16) if lowered else layer for layer in exact]
         self.maps = [cheapest_form(layer, masks, iterations) for layer in forms] if pictures == 1 else forms
+        self.first: list[LayerMap] | None = exact if lowered else None  # what the first evaluation is done with
+        widest = max(layer.cotangent_bytes for layer in [*self.maps, *(self.first or ())])
         # Of what is joined, all goes together: see `pictures_at_once`.
-        self.chunk = pictures if pictures > 1 else buffers.chunk_bytes // max(layer.cotangent_bytes for layer in self.maps)
+        self.chunk = pictures if pictures > 1 else buffers.chunk_bytes // widest
         self.part = pictures if pictures > 1 else buffers.cache_bytes // sum(layer.relevance_bytes for layer in self.maps)
         first = None if start is None else start.reshape(*self.shape[:-1], 1, -1)
         self.start: list[Tensor] | None = None if first is None else [layer.cotangents(first).clone() for layer in exact]
@@ -54,31 +57,31 @@ class Plan:
     def evaluate(self, unit: Tensor) -> tuple[Tensor, Tensor]:
         """Loss [M] of unit tokens [M, D], and its gradient [M, D] with respect to them."""
         losses, unit = unit.new_empty(self.masks), unit.unflatten(0, self.shape)
-        gradient = torch.empty_like(unit)
+        gradient, maps = torch.empty_like(unit), self.first or self.maps
         for chunk in sliced(slice(0, len(unit)), self.chunk):
-            cotangents = self._cotangents(unit[chunk])
+            cotangents = self._cotangents(maps, unit[chunk])
             for part in sliced(chunk, self.part):
                 here = slice(part.start - chunk.start, part.stop - chunk.start)
                 masks = slice(part.start * self.each, part.stop * self.each)
-                found = [layer.relevance(u[here]) for layer, u in zip(self.maps, cotangents, strict=True)]
+                found = [layer.relevance(u[here]) for layer, u in zip(maps, cotangents, strict=True)]
                 self.relevance[part] = sum(relevance for relevance, _ in found)
                 losses[masks], slope = self.objective.select(masks).evaluate(self.relevance[part].flatten(0, -2))
                 slope = slope.view_as(self.relevance[part])
-                for layer, u, (_, rectified) in zip(self.maps, cotangents, found, strict=True):
+                for layer, u, (_, rectified) in zip(maps, cotangents, found, strict=True):
                     u[here] = layer.relevance_vjp(slope, rectified)  # in the place of what it is the gradient of
-            gradient[chunk] = sum(layer.cotangents_vjp(u) for layer, u in zip(self.maps, cotangents, strict=True))
-        self.start = None
+            gradient[chunk] = sum(layer.cotangents_vjp(u) for layer, u in zip(maps, cotangents, strict=True))
+        self.start = self.first = None
         return losses, gradient.flatten(0, -2)
 
     def render(self) -> Tensor:
         """The normalised maps [M, H, W] in 0..1 of the last evaluation."""
         return self.objective.render(self.relevance.flatten(0, -2))
 
-    def _cotangents(self, unit: Tensor) -> list[Tensor]:
+    def _cotangents(self, maps: Sequence[LayerMap], unit: Tensor) -> list[Tensor]:
         if self.start is None:
-            return [layer.cotangents(unit) for layer in self.maps]
+            return [layer.cotangents(unit) for layer in maps]
         shape = unit.shape[:-1]
-        return [layer.cotangent_buffer(*shape).copy_(u) for layer, u in zip(self.maps, self.start, strict=True)]
+        return [layer.cotangent_buffer(*shape).copy_(u) for layer, u in zip(maps, self.start, strict=True)]
 
 
 def has_cheaper_form(layer: LayerMap, masks: int, iterations: int) -> bool:

@@ -1,0 +1,62 @@
+"""`precision="fast"`: large products in bfloat16, and the first step as `exact` takes it."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import maskinversion as mi
+from maskinversion.bundled import EXAMPLES, load_example
+from maskinversion.explain import plan
+from tests.helpers.fast_agreement import Imitated
+from tests.helpers.pictures import many_masks, picture
+from tests.helpers.small_models import small_clip
+
+
+@pytest.fixture(autouse=True)
+def bfloat16(monkeypatch):
+    monkeypatch.setattr(plan, "has_bfloat16", lambda device: True)
+
+
+def both(clip: mi.Clip, image, masks, **settings) -> list[mi.LocalizedTokens]:
+    inverters = [mi.MaskInverter(clip, precision=precision, **settings) for precision in ("exact", "fast")]
+    return [inverter.invert(inverter.encode(image), masks) for inverter in inverters]
+
+
+@pytest.mark.parametrize("start", ["picture", "patches"])
+@pytest.mark.parametrize("count", [3, 60])
+def test_the_first_step_is_the_exact_one(count, start):
+    image, masks = picture(48, 1)[0], many_masks(48, count)
+    exact, fast = both(small_clip(), image, masks, iterations=1, start=start)
+    torch.testing.assert_close(exact.embeddings, fast.embeddings, rtol=0, atol=1e-12)
+    torch.testing.assert_close(exact.maps, fast.maps, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("count", [3, 60])
+def test_later_steps_are_in_low_precision(count):
+    image, masks = picture(48, 1)[0], many_masks(48, count)
+    exact, fast = both(small_clip(), image, masks, iterations=2)
+    off = (exact.embeddings - fast.embeddings).norm(dim=1) / exact.embeddings.norm(dim=1)
+    assert off.min() > 1e-9 and off.max() < 1e-2
+
+
+def test_what_all_tokens_share_keeps_its_digits():
+    inverter = mi.MaskInverter(small_clip())
+    exact = inverter.encode(picture(48, 1)[0]).maps[0]
+    gradient = torch.randn(3, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = exact.block_vjp(gradient).clone()
+    low = exact.at_precision(torch.bfloat16)
+    off = (low.block_vjp(gradient) - expected).norm() / expected.norm()
+    exact.slope.copy_(exact.slope.mean(-2, keepdim=True).expand_as(exact.slope))  # now there is nothing else
+    expected = exact.block_vjp(gradient).clone()
+    low = exact.at_precision(torch.bfloat16)
+    alike = (low.block_vjp(gradient) - expected).norm() / expected.norm()
+    assert alike < 1e-12 and 1e-5 < off < 1e-2
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_bundled_scenes_have_the_tokens_of_exact(name):
+    example = load_example(name)
+    with Imitated():
+        exact, fast = both(mi.load_clip("bundled", device="cpu"), example.image, example.masks)
+    assert F.cosine_similarity(exact.embeddings, fast.embeddings).min() > 0.999
+    assert not torch.equal(exact.embeddings, fast.embeddings)
