@@ -82,11 +82,12 @@ def hole(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
 def draw_pictures(args: argparse.Namespace) -> None:
     """Of each scene and one object of it: scenes and portraits [n, SIDE, SIDE, 3] uint8, the embeddings of the whole, of the object
     only, somewhere on another background, and of its region in the scene, whole, only and token [n, D], a hole around it, holes
-    [n, SIDE, SIDE] bool, and which of the names it is, named [n]."""
+    [n, SIDE, SIDE] bool, which of the names it is, named [n], and which drawing, sprites [n].
+    """
     rng = np.random.default_rng(args.seed)
     drawn = Scenes(TRAINING_STYLES)
     clip = mi.load_clip("bundled")
-    scenes, portraits, holes, masks, named = [], [], [], [], []
+    scenes, portraits, holes, masks, named, sprites = [], [], [], [], [], []
     seen: dict[str, list] = {"whole": [], "only": []}  # by the CLIP
     begin = time.monotonic()
     while len(holes) < args.count:
@@ -101,6 +102,7 @@ def draw_pictures(args: argparse.Namespace) -> None:
         holes.append(hole(rng, scene.masks[which]))
         masks.append(scene.masks[which])
         named.append(scene.classes[which])
+        sprites.append(scene.sprites[which])
         seen["whole"].append(scene.image)
         seen["only"].append(only)
     log.info("%d scenes drawn, %.0f a second", len(holes), len(holes) / (time.monotonic() - begin))
@@ -108,7 +110,7 @@ def draw_pictures(args: argparse.Namespace) -> None:
     found["token"] = region_tokens(clip, seen["whole"], masks)
     log.info("all embedded, %.0f a second", len(holes) / (time.monotonic() - begin))
     nothings = np.stack([nothing(clip, what).embeddings[0].numpy() for what in ("grey", "black")])
-    drawings = {"scenes": scenes, "portraits": portraits, "holes": holes, "named": named}
+    drawings = {"scenes": scenes, "portraits": portraits, "holes": holes, "named": named, "sprites": sprites}
     stacked = {name: np.stack(some) for name, some in drawings.items()}
     np.savez(PICTURES, **stacked, **found, nothings=nothings, names=np.array(drawn.names))
 

@@ -7,7 +7,7 @@ shapes that no caption names). Held out from training: `overlap` (objects hide p
 (5 or 6 small objects).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ class Scene:
     image: np.ndarray  # [S, S, 3] uint8
     masks: np.ndarray  # [n, S, S] float32 in 0..1: what of each object is visible
     classes: list[int]  # n class indices, all different
+    sprites: list[int]  # which of `Scenes.pixels` each object is
 
 
 class Scenes:
@@ -40,25 +41,29 @@ class Scenes:
         data = np.load(path)
         keep = np.isin(data["style_of"], list(styles))
         self.names = [str(name) for name in data["names"]]
-        self.pixels = data["pixels"][keep]
-        self.of_class = [np.flatnonzero(data["class_of"][keep] == i) for i in range(len(self.names))]
+        self.pixels, self.class_of = data["pixels"][keep], data["class_of"][keep]
+        self.of_class = [np.flatnonzero(self.class_of == i) for i in range(len(self.names))]
 
-    def draw(self, rng: np.random.Generator, kind: str, count: int, augment: bool = True) -> Scene:
-        """One scene of `count` different objects. `augment` also varies their colour, light and shape."""
+    def draw(
+        self, rng: np.random.Generator, kind: str, count: int, augment: bool = True, sprites: Sequence[int] | None = None
+    ) -> Scene:
+        """One scene of `count` different objects. `augment` also varies their colour, light and shape. sprites: which, if not
+        chance is to say."""
         size = IMAGE_SIZE
         canvas = background(rng, size)
         if kind == "clutter":
             canvas = scatter_shapes(rng, canvas)
-        classes = rng.choice(len(self.names), count, replace=False)
+        classes = rng.choice(len(self.names), count, replace=False) if sprites is None else self.class_of[list(sprites)]
+        drawn = []
         masks = np.zeros((count, size, size), np.float32)
         for i, (box, name) in enumerate(zip(layout(rng, kind, count, size), classes, strict=True)):
-            sprite = self.pixels[rng.choice(self.of_class[name])]
-            colour, alpha = vary(rng, sprite, box[2], augment)
+            drawn.append(int(rng.choice(self.of_class[name])) if sprites is None else sprites[i])
+            colour, alpha = vary(rng, self.pixels[drawn[-1]], box[2], augment)
             x, y, side = box
             canvas[y : y + side, x : x + side] += alpha[..., None] * (colour - canvas[y : y + side, x : x + side])
             masks[:i, y : y + side, x : x + side] *= 1 - alpha
             masks[i, y : y + side, x : x + side] = alpha
-        return Scene((canvas.clip(0, 1) * 255 + 0.5).astype(np.uint8), masks, [int(c) for c in classes])
+        return Scene((canvas.clip(0, 1) * 255 + 0.5).astype(np.uint8), masks, [int(c) for c in classes], drawn)
 
 
 def usual_counts(kind: str) -> tuple[int, ...]:

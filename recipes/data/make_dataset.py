@@ -37,7 +37,7 @@ def draw(scenes: Scenes, rng: np.random.Generator, kind: str, count: int, twins:
     few = copy.copy(scenes)
     few.names, few.of_class = [scenes.names[c] for c in slots], [scenes.of_class[c] for c in slots]
     scene = few.draw(rng, kind, count, augment=False)
-    return Scene(scene.image, scene.masks, [int(slots[c]) for c in scene.classes])
+    return Scene(scene.image, scene.masks, [int(slots[c]) for c in scene.classes], scene.sprites)
 
 
 def expressions(index: int, names: list[str], boxes: list[tuple], areas: list[float], hidden: bool) -> list[str]:

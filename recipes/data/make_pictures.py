@@ -21,7 +21,7 @@ from maskinversion.operations import nothing, pick
 from maskinversion.pictures import as_pixels
 from maskinversion.tasks.caption import load_captioner
 from maskinversion.tasks.classify import classify
-from maskinversion.tasks.diffusion import Settings, load_decoder
+from maskinversion.tasks.diffusion import Settings, load_decoder, load_prior
 from maskinversion.tasks.prompt import describe, place_of
 from recipes.common.arguments import parser, run_stage
 from recipes.common.paths import ROOT
@@ -125,6 +125,11 @@ def cards(_args: argparse.Namespace) -> None:
     outlined = overlay(breakfast, taken.maps_for()[0], other.masks[0], 0.0)
     into = overlay(zoo, tokens.maps_for()[0], hole, 0.0)
     card("region_into_another_picture_offline", [outlined, into, painted], ["from here", "into here", "painted"])
+
+    prompted = load_prior("bundled").embed("a fox beside a cup of coffee", clip, ["fox"], pick([tokens], [2]))
+    made = load_decoder("bundled").generate([prompted], Settings(steps=25, count=2), [nothing(clip)])
+    outlined = overlay(zoo, tokens.maps_for()[2], example.masks[2], 0.0)
+    card("region_in_a_prompt", [outlined, *made], ['this "fox"', 'of "a fox beside', 'a cup of coffee"'])
 
     labels = [phrase for phrase, _ in classify(tokens.embeddings, clip, bundled_classes()).best]
     penguin = overlay(zoo, example.masks[1], example.masks[1], 0.5)

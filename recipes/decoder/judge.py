@@ -77,6 +77,11 @@ def load_judge(classes: int) -> nn.Module:
 
 def names_of(model: nn.Module, pictures: np.ndarray) -> np.ndarray:
     """The judge's first answers [n] for pictures [n, h, w, 3] in 0..1."""
+    return best_of(model, pictures, 1)[:, 0]
+
+
+def best_of(model: nn.Module, pictures: np.ndarray, count: int) -> np.ndarray:
+    """The judge's best answers [n, count], the first of them first."""
     pixels = torch.from_numpy(np.ascontiguousarray(pictures)).float().movedim(-1, 1) * 2 - 1
     with torch.no_grad():
-        return model(F.interpolate(pixels, size=(SIDE, SIDE), mode="bilinear", antialias=True)).argmax(1).numpy()
+        return model(F.interpolate(pixels, size=(SIDE, SIDE), mode="bilinear", antialias=True)).topk(count, 1).indices.numpy()
