@@ -5,7 +5,7 @@ from pathlib import Path
 from comfy_api.latest import io
 
 from ..maskinversion import InputError
-from ..maskinversion.tasks.diffusion.prior import FILES, PUBLISHED
+from ..maskinversion.tasks.diffusion.prior import BUNDLED_PRIOR, FILES, PUBLISHED
 from .diffusion import SUBCATEGORY, folder_or_hub, hub_name
 from .support.files import every_file, located, relative, stamp
 from .support.managed import InUse, ManagedClip, ManagedPrior
@@ -28,11 +28,14 @@ class LoadPrior(io.ComfyNode):
             inputs=[
                 io.DynamicCombo.Input(
                     "source",
-                    options=folder_or_hub(
-                        found_folders(), "A folder with the prior's config.json and weights, in models/diffusers.", PUBLISHED
-                    ),
-                    tooltip="'folder' is in ComfyUI's models/diffusers. 'hub' is downloaded the first time; the published one is "
-                    "for ViT-bigG-14.",
+                    options=[
+                        io.DynamicCombo.Option("bundled", []),
+                        *folder_or_hub(
+                            found_folders(), "A folder with the prior's config.json and weights, in models/diffusers.", PUBLISHED
+                        ),
+                    ],
+                    tooltip="'bundled' is a miniature for tokens of the bundled CLIP, and knows 98 things. 'folder' is in "
+                    "ComfyUI's models/diffusers. 'hub' is downloaded the first time; the published one is for ViT-bigG-14.",
                 )
             ],
             outputs=[PriorSocket.Output(display_name="prior", tooltip="For Tokens in a Prompt.")],
@@ -80,7 +83,8 @@ class TokensInPrompt(io.ComfyNode):
                 TokensSocket.Input(
                     "edges",
                     optional=True,
-                    tooltip="The token of a whole picture of edges (Canny's), which the prior follows.",
+                    tooltip="The token of a whole picture of edges (Canny's), which the published prior follows. The bundled one "
+                    "has not learnt to.",
                 ),
             ],
             outputs=outputs("One, for Generate from Tokens."),
@@ -105,6 +109,8 @@ class TokensInPrompt(io.ComfyNode):
 
 def chosen(source: dict) -> str:
     """What `load_prior` takes. Raises InputError for a name that cannot be one, ModelError for a folder that is gone."""
+    if source["source"] == "bundled":
+        return "bundled"
     if source["source"] == "hub":
         return hub_name(source["name"])
     return str(located(source["folder"], ("diffusers",), "a folder of a prior"))
@@ -118,7 +124,7 @@ def found_folders() -> list[str]:
 
 def identity(name: str) -> tuple:
     """Changes when the weights do."""
-    return name, *stamp(Path(name))
+    return name, *stamp(BUNDLED_PRIOR if name == "bundled" else Path(name))
 
 
 NODES = (LoadPrior, TokensInPrompt)

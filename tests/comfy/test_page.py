@@ -21,6 +21,7 @@ OFFLINE = {
     "caption_a_region": "region 1: ",
     "prompt_of_regions": "penguin",
     "picture_of_a_region": "",
+    "region_in_a_prompt": "fox",
     "region_into_another_picture_offline": "",
     "own_picture_in_words": "region 1: strawberry",
     "own_picture_made_anew": "",

@@ -4,6 +4,7 @@ import pytest
 
 from tests.comfy.test_diffusion_nodes import generating, inpainting, two  # noqa: F401
 from tests.helpers import small_adapters, small_priors
+from tests.helpers.graphs import WORKFLOWS, node
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,19 @@ def test_a_prompt_with_a_region_in_it_makes_one_picture(server, two, prior):  # 
     assert picture(server, prompting(two, subjects="cup")) != first
     assert picture(server, prompting(two, subjects="fox, cup", tokens=["inversion", 0])) != first
     assert picture(server, prompting(two, edges=["picked", 0])) != first
+
+
+def test_a_region_in_a_prompt_offline(server):
+    """The template on the bundled models: what its token shows is that there is both."""
+    graph = server.read(WORKFLOWS / "region_in_a_prompt.json")
+    assert node(graph, "MaskInversionPrior") == graph[node(graph, "MaskInversionGenerate")]["inputs"]["tokens"][0]
+    graph[node(graph, "MaskInversionGenerate")]["inputs"] |= {"steps": 2, "count": 1}
+    graph["scores"] = {"class_type": "PreviewAny", "inputs": {"source": [node(graph, "MaskInversionClassify"), 1]}}
+    run = server.submit(graph)
+    assert not run.error, run.error
+    assert [picture.size for picture in server.images(run, node(graph, "PreviewImage"))] == [(4 * 64, 4 * 64)]
+    best = [line.split("\t")[1] for line in run.text("scores").split("\n")[:2]]
+    assert {*best} == {"fox", "cup of coffee"}
 
 
 def test_what_does_not_go_into_a_prompt_is_said(server, two, prior):  # noqa: F811

@@ -8,8 +8,11 @@ import torch
 from diffusers import PriorTransformer
 
 import maskinversion as mi
+from maskinversion.bundled import BUNDLED, bundled_classes, load_example
 from maskinversion.models.text_states import pieces_of, places_of, text_states
-from maskinversion.operations import nothing
+from maskinversion.operations import nothing, pick
+from maskinversion.settings import PRESETS
+from maskinversion.tasks.classify import classify
 from maskinversion.tasks.diffusion import load_prior
 from tests.helpers import small_priors
 from tests.helpers.random_tokens import made
@@ -187,3 +190,33 @@ def test_a_clip_that_reads_no_words_one_by_one_is_refused(prior, bundled):
     odd = mi.Clip("odd", bundled.tower, Odd(), bundled.tokenizer)
     with pytest.raises(mi.ModelError, match="odd reads text in a way that gives no embedding of each word"):
         text_states(odd, PROMPT)
+
+
+def test_the_bundled_prior_makes_an_embedding_of_the_region_and_the_words(bundled):
+    """Judged by the CLIP that it was trained with; recipes/prior/evaluate.py has hundreds of scenes and a judge of its own."""
+    prior = load_prior("bundled")
+    example = load_example("zoo")
+    inverter = mi.MaskInverter(bundled, **PRESETS["region"])
+    tokens = inverter.invert(inverter.encode(example.image), example.masks)
+
+    def seen(word, *given):
+        found = classify(prior.embed(f"a {word} beside a cup of coffee", bundled, *given).embeddings, bundled, bundled_classes())
+        return {found.phrases[i] for i in found.probabilities[0].argsort(descending=True)[:5]}
+
+    for number, name in enumerate(example.names):
+        assert {name, "cup of coffee"} <= seen(name, [name], pick([tokens], [number]))
+    # A word that says nothing leaves it to the region; not every region is strong enough for that.
+    for number, name in ((1, "penguin"), (2, "fox")):
+        assert {name, "cup of coffee"} <= seen("thing", ["thing"], pick([tokens], [number]))
+    assert not seen("thing") & {*example.names}
+
+
+def test_the_bundled_prior_is_small_and_for_the_bundled_clip(bundled):
+    prior = load_prior("bundled")
+    assert prior.fingerprint == bundled.fingerprint and prior.width == 64
+    files = [file for file in (BUNDLED / "prior").iterdir() if file.is_file()]
+    assert sum(file.stat().st_size for file in files) <= 4 * 10**6
+    assert {file.suffix for file in files} <= {".safetensors", ".json", ".md"}
+    other = replace(prior, fingerprint="0" * 16)
+    with pytest.raises(mi.InputError, match="not the CLIP that the bundled prior was trained with"):
+        other.embed(PROMPT, bundled, ["fox"], [token_of(bundled)])

@@ -14,6 +14,7 @@ from reprlib import repr as shown
 import torch
 from torch import Tensor
 
+from ...bundled import BUNDLED
 from ...compute.ambient import settled
 from ...errors import InputError, ModelError
 from ...files import read_json
@@ -28,6 +29,7 @@ from .decoder import USUAL_CLIPS
 from .files import MODEL, trained_with
 from .prior_model import BESIDE, PriorConfig, PriorModel
 
+BUNDLED_PRIOR = BUNDLED / "prior"
 FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 PUBLISHED = "ECLIPSE-Community/Lambda-ECLIPSE-Prior-v1.0"
 MOST = 10**5  # of anything that a prior has a number of
@@ -111,16 +113,14 @@ class Prior:
 def load_prior(source: str | Path, device: str | torch.device = "cpu", progress: Progress | None = None) -> Prior:
     """Load a prior of lambda-ECLIPSE, in float32.
 
-    source: a folder with a config.json and weights, as safetensors or as PyTorch saves them; or the name of one on the Hugging Face
-        hub, such as ECLIPSE-Community/Lambda-ECLIPSE-Prior-v1.0, which is downloaded once.
+    source: "bundled", a miniature for the bundled CLIP; a folder with a config.json and weights, as safetensors or as PyTorch saves
+        them; or the name of one on the Hugging Face hub, such as ECLIPSE-Community/Lambda-ECLIPSE-Prior-v1.0, which is downloaded
+        once.
     progress: called with bytes that are here, of how many, while it is downloaded; it may raise to stop.
 
     Raises ModelError when it is not there, damaged, or another kind of prior.
     """
-    folder = Path(source)
-    name = folder.name if folder.is_dir() else str(source)
-    if not folder.is_dir():
-        folder = fetched(name, progress)
+    folder, name = folder_of(str(source), progress)
     config = read_config(folder / MODEL)
     file = next((folder / file for file in FILES if (folder / file).is_file()), None)
     if file is None:
@@ -140,6 +140,18 @@ def load_prior(source: str | Path, device: str | torch.device = "cpu", progress:
     check_finite(weights, name)
     model.load_state_dict({key: weight.float() for key, weight in weights.items()}, assign=True)
     return Prior(name, model.eval().requires_grad_(False).to(device), trained_with(folder))
+
+
+def folder_of(source: str, progress: Progress | None) -> tuple[Path, str]:
+    """The folder of a prior, and what to call it."""
+    if source == "bundled":
+        if not BUNDLED_PRIOR.is_dir():
+            raise ModelError(
+                f"{BUNDLED_PRIOR} is missing: this copy of the library came without its bundled models; install it again"
+            )
+        return BUNDLED_PRIOR, "the bundled prior"
+    folder = Path(source)
+    return (folder, folder.name) if folder.is_dir() else (fetched(source, progress), source)
 
 
 def fetched(name: str, progress: Progress | None) -> Path:
