@@ -100,23 +100,18 @@ class Place:
 
 
 @torch.no_grad()
-def paint(decoder: Decoder, embeddings: torch.Tensor, places: list[Place], against: torch.Tensor, seed: int) -> np.ndarray:
-    """Pictures [n, SIDE, SIDE, 3] in 0..1, each embedding in its place: as `Decoder.inpaint` without a feather, many at once."""
-    pictures = np.stack([place.picture for place in places]) / 255
-    holes = np.stack([place.hole for place in places])
-    made = []
-    for i in range(0, len(embeddings), 50):
-        some = embeddings[i : i + 50]
-        made.append(
-            decoder.pipeline(
-                image_embeds=some, negative_image_embeds=against.expand_as(some), height=SIDE, width=SIDE,
-                image=torch.from_numpy(pictures[i : i + 50]).float().movedim(-1, 1) * 2 - 1,
-                mask_image=torch.from_numpy(holes[i : i + 50, None]),
-                num_inference_steps=STEPS, guidance_scale=GUIDANCE, output_type="np",
-                generator=[torch.Generator().manual_seed(seed + i + j) for j in range(len(some))],
-            ).images
-        )  # fmt: skip
-    return np.where(holes[..., None] > 0, np.concatenate(made), pictures)
+def paint(decoder: Decoder, embeddings: torch.Tensor, place: Place, against: torch.Tensor, seed: int) -> np.ndarray:
+    """Pictures [n, SIDE, SIDE, 3] in 0..1, each embedding in the place, with the same noise: as `Decoder.inpaint` without a
+    feather, many at once. One place at a time: the pipeline takes the surroundings of a whole batch from its first picture."""
+    count, picture, hole = len(embeddings), place.picture / 255, place.hole
+    made = decoder.pipeline(
+        image_embeds=embeddings, negative_image_embeds=against.expand_as(embeddings), height=SIDE, width=SIDE,
+        image=torch.from_numpy(picture).float().movedim(-1, 0).expand(count, -1, -1, -1) * 2 - 1,
+        mask_image=torch.from_numpy(hole).expand(count, 1, -1, -1),
+        num_inference_steps=STEPS, guidance_scale=GUIDANCE, output_type="np",
+        generator=[torch.Generator().manual_seed(seed) for _ in range(count)],
+    ).images  # fmt: skip
+    return np.where(hole[..., None] > 0, made, picture)
 
 
 @dataclass(frozen=True)
@@ -173,10 +168,11 @@ def measure(args: argparse.Namespace) -> None:
             "alone": {"the real picture of the object": np.stack([one.only for one in chosen]) / 255},
             "into a picture": {"the real object pasted": pasted, "nothing painted": emptied},
         }
-        for method in METHODS:
-            embeddings = torch.stack([one.embeddings[method] for one in chosen])
-            shown["alone"][method] = generate(decoder, embeddings, against, args.seed)
-            shown["into a picture"][method] = of_place(paint(inpainter, embeddings, places, against, args.seed))
+        embeddings = torch.stack([torch.stack([one.embeddings[method] for method in METHODS]) for one in chosen])
+        filled = [paint(inpainter, each, place, against, args.seed + i) for i, (each, place) in enumerate(zip(embeddings, places))]
+        for k, method in enumerate(METHODS):
+            shown["alone"][method] = generate(decoder, embeddings[:, k], against, args.seed)
+            shown["into a picture"][method] = of_place(pictures[k] for pictures in filled)
         for task, methods in shown.items():
             for method, pictures in methods.items():
                 answer = names_of(model, pictures)
@@ -242,9 +238,9 @@ def painted(args: argparse.Namespace) -> None:
     cells, tokens = shown_regions(args, clip)
     source = Scenes(TRAINING_STYLES)
     places = [Place.draw(np.random.default_rng((args.seed + 50_000, i)), source) for i in range(PAIRS)]
-    made = paint(decoder, tokens, places, nothing(clip).embeddings[0], args.seed)
     rows = []
-    for (outlined, *_), place, picture in zip(cells, places, made, strict=True):
+    for i, ((outlined, *_), place) in enumerate(zip(cells, places, strict=True)):
+        picture = paint(decoder, tokens[i : i + 1], place, nothing(clip).embeddings[0], args.seed + i)[0]
         hole = np.where(place.hole[..., None] > 0, 0.5, place.picture / 255)
         rows.append([outlined, place.picture / 255, hole, picture])
     sheet(("scene", "another scene", "its hole", "painted"), rows, BUILD / "painted.png")
