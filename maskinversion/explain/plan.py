@@ -93,9 +93,12 @@ def has_cheaper_form(layer: LayerMap, masks: int, iterations: int) -> bool:
 
 def cheapest_form(layer: LayerMap, masks: int, iterations: int) -> LayerMap:
     """The form of this map that takes the fewest operations for so many masks and steps."""
-    if not has_cheaper_form(layer, masks, iterations):
-        return layer
-    return layer.multiplied_out() if isinstance(layer, PoolerMap) else TabulatedMap(layer)
+    if has_cheaper_form(layer, masks, iterations):
+        if isinstance(layer, DirectMap):
+            return TabulatedMap(layer)
+        if isinstance(layer, PoolerMap):
+            return layer.multiplied_out()
+    return layer
 
 
 def pictures_at_once(maps: Sequence[LayerMap], masks: int, iterations: int) -> int:

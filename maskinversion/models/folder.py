@@ -106,7 +106,7 @@ def without_values(model: nn.Module) -> nn.Module:
 def simple_tokenizer(tokenizers: Any, options: Mapping[str, Any]) -> Callable:
     """open_clip's SimpleTokenizer: the one that its module makes when it is imported, where that differs in its length only,
     since each one reads the vocabulary for half a second."""
-    made = getattr(tokenizers, "_tokenizer", None)
+    made = vars(tokenizers).get("_tokenizer")
     if type(made) is not tokenizers.SimpleTokenizer or options.keys() != {"context_length"}:
         return tokenizers.SimpleTokenizer(**options)
     found = copy(made)
