@@ -19,6 +19,7 @@ from maskinversion.drawing.labels import draw_labels
 from maskinversion.drawing.overlay import overlay
 from maskinversion.operations import nothing, pick
 from maskinversion.pictures import as_pixels
+from maskinversion.settings import PRESETS
 from maskinversion.tasks.caption import load_captioner
 from maskinversion.tasks.classify import classify
 from maskinversion.tasks.diffusion import Settings, load_decoder, load_prior
@@ -108,7 +109,7 @@ def card(name: str, pictures: list[torch.Tensor], texts: list[str]) -> None:
 
 def cards(_args: argparse.Namespace) -> None:
     clip = mi.load_clip("bundled")
-    inverter = mi.MaskInverter(clip)
+    inverter = mi.MaskInverter(clip, **PRESETS["region"])  # as the node's own
 
     def seen(name: str):
         example = load_example(name)
@@ -120,10 +121,10 @@ def cards(_args: argparse.Namespace) -> None:
     outlined = overlay(breakfast, taken.maps_for()[2], other.masks[2], 0.0)
     card("picture_of_a_region", [outlined, *made], ["a mask", "pictures of", "what is in it"])
 
-    hole = torch.nn.functional.max_pool2d(example.masks[:1], 17, stride=1, padding=8)[0]
-    painted = load_decoder("bundled-inpaint").inpaint(pick([taken], [0]), zoo, hole, Settings(steps=25), 8, [nothing(clip)])[0]
-    outlined = overlay(breakfast, taken.maps_for()[0], other.masks[0], 0.0)
-    into = overlay(zoo, tokens.maps_for()[0], hole, 0.0)
+    hole = torch.nn.functional.max_pool2d(example.masks[2:], 17, stride=1, padding=8)[0]
+    painted = load_decoder("bundled-inpaint").inpaint(pick([taken], [2]), zoo, hole, Settings(steps=25), 8, [nothing(clip)])[0]
+    outlined = overlay(breakfast, taken.maps_for()[2], other.masks[2], 0.0)
+    into = overlay(zoo, tokens.maps_for()[2], hole, 0.0)
     card("region_into_another_picture_offline", [outlined, into, painted], ["from here", "into here", "painted"])
 
     prompted = load_prior("bundled").embed("a fox beside a cup of coffee", clip, ["fox"], pick([tokens], [2]))
