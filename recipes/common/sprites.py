@@ -68,7 +68,8 @@ def fetch(package: str, folder: Path) -> Path:
     archive = folder / listing.stdout.strip().splitlines()[-1]
     target = folder / archive.stem
     with tarfile.open(archive) as tar:
-        tar.extractall(target, filter="data")
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)  # an argument only from 3.10.12, 3.11.4 and 3.12
+        tar.extractall(target)
     return target / "package"
 
 
