@@ -6,9 +6,9 @@ import time
 
 import pytest
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
 from tests.helpers.graphs import WORKFLOW, inversion, node
+from tests.helpers.mirrored_clip import write_mirrored
 from tools.comfyui_server import ROOT
 
 BUNDLED = ROOT / "maskinversion" / "bundled"
@@ -187,12 +187,7 @@ def test_a_model_folder_put_into_the_models_folder_is_offered_and_loads(server, 
 
 def test_tokens_of_another_clip_are_refused_with_both_names(server, defaults):
     graph = inversion(defaults)
-    folder = server.base / "models" / "open_clip" / "other"
-    folder.mkdir(parents=True)
-    shutil.copy(BUNDLED / "open_clip_config.json", folder)
-    weights = load_file(BUNDLED / "open_clip_model.safetensors")
-    weights["visual.proj"] = -weights["visual.proj"]
-    save_file(weights, folder / "open_clip_model.safetensors")
+    write_mirrored(server.base / "models" / "open_clip" / "other")
     graph["other"] = {
         "class_type": "MaskInversionLoadCLIP",
         "inputs": {"source": "file", "source.weights": "other", "source.architecture": "ViT-L-14"},

@@ -5,15 +5,12 @@ cannot is refused by name, in a sentence of ours and not in one of Python's or P
 """
 
 import re
-import shutil
 
 import pytest
-from safetensors.torch import load_file, save_file
 
 from tests.helpers.graphs import inversion
+from tests.helpers.mirrored_clip import write_mirrored
 from tools.comfyui_server import ROOT
-
-BUNDLED = ROOT / "maskinversion" / "bundled"
 
 GONE = "gone.safetensors"
 SMALL = {"steps": 1, "count": 1, "width": 0, "height": 0, "feather": 0}
@@ -84,12 +81,7 @@ def nodes(server):
 @pytest.fixture(scope="module")
 def sources(server, nodes):
     """Nodes that give a good input of every kind, and some bad ones."""
-    folder = server.base / "models" / "open_clip" / "mirrored"
-    folder.mkdir(parents=True)
-    shutil.copy(BUNDLED / "open_clip_config.json", folder)
-    weights = load_file(BUNDLED / "open_clip_model.safetensors")
-    weights["visual.proj"] = -weights["visual.proj"]
-    save_file(weights, folder / "open_clip_model.safetensors")
+    write_mirrored(server.base / "models" / "open_clip" / "mirrored")
     given = nodes["MaskInversion"]["input"]["required"]
     defaults = {name: options["default"] for name, (_, options) in given.items() if "default" in options}
     made = inversion(defaults, iterations=1)

@@ -25,6 +25,18 @@ def picture(path: Path, seed: int) -> None:
     Image.fromarray(pixels).save(path, quality=95)
 
 
+def pictures_and_masks(folder: Path, count: int) -> list[str]:
+    """So many pictures, each with a mask file for every square, and the options of `maskinversion embed` that name them."""
+    (folder / "masks").mkdir(parents=True)
+    for seed in range(count):
+        picture(folder / "pictures" / f"{seed:02d}.png", seed)
+        for index, box in enumerate(BOXES):
+            mask = np.zeros((H, W), np.uint8)
+            mask[inside(box)] = 255
+            Image.fromarray(mask).save(folder / "masks" / f"{seed:02d}_{index}.png")
+    return ["--pictures", str(folder / "pictures"), "--masks", str(folder / "masks")]
+
+
 def inside(box: tuple[int, int, int, int]) -> tuple[slice, slice]:
     left, top, right, bottom = box
     return slice(top, bottom), slice(left, right)

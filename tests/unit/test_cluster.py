@@ -2,12 +2,10 @@
 
 import sys
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from maskinversion.cli.main import main
-from tests.helpers.datasets import BOXES, H, W, inside, picture
+from tests.helpers.datasets import pictures_and_masks
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("ray")
@@ -17,17 +15,10 @@ PICTURES, PART = 30, 3
 @pytest.fixture
 def arguments(tmp_path):
     """Of pictures with two masks each, one of which is cut off."""
-    for seed in range(PICTURES):
-        picture(tmp_path / "pictures" / f"{seed:02d}.png", seed)
-        for index, box in enumerate(BOXES):
-            mask = np.zeros((H, W), np.uint8)
-            mask[inside(box)] = 255
-            (tmp_path / "masks").mkdir(exist_ok=True)
-            Image.fromarray(mask).save(tmp_path / "masks" / f"{seed:02d}_{index}.png")
+    named = pictures_and_masks(tmp_path, PICTURES)
     damaged = tmp_path / "pictures" / "07.png"
     damaged.write_bytes(damaged.read_bytes()[:-2000])
-    folders = ["--pictures", str(tmp_path / "pictures"), "--masks", str(tmp_path / "masks")]
-    return [*folders, "--part", str(PART), "--preset", "published"]
+    return [*named, "--part", str(PART), "--preset", "published"]
 
 
 @pytest.mark.slow

@@ -5,11 +5,9 @@ import shutil
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from tests.helpers.datasets import BOXES, H, W, inside, picture
+from tests.helpers.datasets import BOXES, pictures_and_masks
 
 pytest.importorskip("pyarrow")
 COUNT, PART = 12, 2
@@ -53,16 +51,9 @@ print(json.dumps(told))
 def test_a_disk_that_is_full_and_one_that_is_read_only_lose_nothing(tmp_path):
     if subprocess.run([*IN_A_PLACE_OF_ITS_OWN, "true"], capture_output=True).returncode:
         pytest.skip("this system does not let its users mount")
-    for seed in range(COUNT):
-        picture(tmp_path / "pictures" / f"{seed:02d}.png", seed)
-        for index, box in enumerate(BOXES):
-            mask = np.zeros((H, W), np.uint8)
-            mask[inside(box)] = 255
-            (tmp_path / "masks").mkdir(exist_ok=True)
-            Image.fromarray(mask).save(tmp_path / "masks" / f"{seed:02d}_{index}.png")
     disk = tmp_path / "disk"
     disk.mkdir()
-    given = ["--pictures", str(tmp_path / "pictures"), "--masks", str(tmp_path / "masks"), "--part", str(PART)]
+    given = [*pictures_and_masks(tmp_path, COUNT), "--part", str(PART)]
     given += ["--preset", "published", "--iterations", "2", "--threads", "1"]
     command = [*IN_A_PLACE_OF_ITS_OWN, sys.executable, "-c", SCRIPT, str(disk), str(tmp_path / "elsewhere"), *given]
     done = subprocess.run(command, capture_output=True, text=True)
