@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import maskinversion as mi
+from maskinversion import inverter as inverting
 from maskinversion.bundled import EXAMPLES, load_example
 from maskinversion.explain import plan
 from tests.helpers.fast_agreement import Imitated
@@ -37,6 +38,17 @@ def test_later_steps_are_in_low_precision(count):
     exact, fast = both(small_clip(), image, masks, iterations=2)
     off = (exact.embeddings - fast.embeddings).norm(dim=1) / exact.embeddings.norm(dim=1)
     assert off.min() > 1e-9 and off.max() < 1e-2
+
+
+def test_pictures_together_have_the_tokens_that_each_has_alone(monkeypatch):
+    joined = []
+    monkeypatch.setattr(inverting, "joined", lambda maps: joined.append(plan.joined(maps)) or joined[-1])
+    pictures, masks = [picture(48, 1)[0].roll(shift, 1) for shift in (0, 9, 21)], [many_masks(48, 2)] * 3
+    fast = mi.MaskInverter(small_clip(), precision="fast", iterations=3)
+    encoded = [fast.encode(one) for one in pictures]
+    for found, one, own in zip(fast.invert(encoded, masks), encoded, masks, strict=True):
+        torch.testing.assert_close(found.embeddings, fast.invert(one, own).embeddings, rtol=0, atol=1e-3)
+    assert len(joined) == 1 and joined[0] is not None
 
 
 def test_what_all_tokens_share_keeps_its_digits():
