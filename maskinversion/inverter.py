@@ -244,17 +244,24 @@ class MaskInverter:
         tokens = starts / scale  # [M, D]
         optimizer = AdamW(tokens, settings.lr)
         losses: list[Tensor] = []
+        going: Tensor | None = None  # [M], those that have not settled
         for step in range(1, settings.iterations + 1):
             length = tokens.norm(dim=1, keepdim=True)
             unit = tokens / length
-            loss, gradient = plan.evaluate(unit)  # of the explainability map and the mask
+            loss, gradient = plan.evaluate(unit, going)  # of the explainability map and the mask
             loss += settings.alpha * (1 - (unit * anchor).sum(1))
             gradient -= settings.alpha * anchor
+            if going is not None:
+                loss = torch.where(going, loss, losses[-1])
             losses.append(loss)
             if callback is not None:
                 callback(step, settings.iterations, plan.render(), loss)
-            if settings.tolerance and step > 1 and (loss - losses[-2]).abs().max() < settings.tolerance:
-                break
+            if settings.tolerance and step > 1:
+                going = (loss - losses[-2]).abs() >= settings.tolerance
+                if not going.any():
+                    break
+                gradient[~going] = 0
+                optimizer.rest(~going)
             optimizer.step((gradient - (gradient * unit).sum(1, keepdim=True) * unit) / length)
         rendered = plan.render()
         results = tokens * scale, rendered, torch.stack(losses, 1), overlap(rendered, masks)

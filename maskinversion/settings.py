@@ -42,7 +42,7 @@ class InversionSettings:
     fit: `stretch`, `pad`, `crop` or `aspect`, see `Geometry`.
     precision: `exact`, or `fast`: the large products in bfloat16, where that is faster on this device; the map, the loss and the
         steps stay in float32.
-    tolerance: stop early, once no mask's loss has changed by this much in a step; 0 does all iterations, as the reference.
+    tolerance: a mask stops early, once its loss has not changed by this much in a step; 0 does all iterations, as the reference.
     start: where the token of a region starts, see `starts`. `picture`: the embedding of the whole picture, the same for every
         region (the paper's). `patches`: of the region's own patches, nearly for free. `cutout`: of the picture with the rest
         hidden, two encoder passes for every mask. `both`: halfway between these two.
@@ -59,7 +59,7 @@ class InversionSettings:
     image_size: int | None = setting(None, "pixels that the model sees (default: its own)")
     fit: str = setting("stretch", "how the picture becomes what the model sees", FITS)
     precision: str = setting("exact", "fast: large products in bfloat16", PRECISIONS)
-    tolerance: float = setting(0.0, "stop once no loss has changed by this much in a step; 0 does all steps")
+    tolerance: float = setting(0.0, "a mask stops once its loss has not changed by this much in a step; 0 does all steps")
     start: str = setting("picture", "where the token starts: at the whole picture, or in the region", STARTS)
     lr_unit: str = setting("absolute", "relative: lr in the embedding's own unit, the same on every model", LR_UNITS)
 

@@ -21,3 +21,7 @@ class AdamW:
         self.square.mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
         first, second = (1 - beta**self.steps for beta in self.betas)
         self.parameter.addcdiv_(self.mean, (self.square.sqrt() / second**0.5).add_(self.eps), value=-self.lr / first)
+
+    def rest(self, rows: Tensor) -> None:
+        """Where this [M] is true a parameter [M, ...] stays as it is, from now on, as long as its gradients there are 0."""
+        self.mean[rows] = 0

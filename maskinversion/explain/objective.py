@@ -38,7 +38,7 @@ class Objective(ABC):
     def evaluate(self, relevance: Tensor) -> tuple[Tensor, Tensor]:
         """Loss [M] and its gradient [M, P], of relevance [M, P] on the grid."""
 
-    def select(self: Self, chosen: slice) -> Self:
+    def select(self: Self, chosen: slice | Tensor) -> Self:
         """The same objective for some of the masks."""
         part = copy(self)
         for name in self.per_mask:

@@ -4,6 +4,7 @@ Nothing here changes what is computed, beyond what a lower precision does.
 """
 
 from collections.abc import Sequence
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -54,8 +55,20 @@ class Plan:
         patches = objective.grid[0] * objective.grid[1]
         self.relevance = objective.rows.new_empty(*self.shape, patches)  # of the last evaluation
 
-    def evaluate(self, unit: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss [M] of unit tokens [M, D], and its gradient [M, D] with respect to them."""
+    def evaluate(self, unit: Tensor, going: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Loss [M] of unit tokens [M, D], and its gradient [M, D] with respect to them.
+
+        going [M]: the masks of one image that there is still something to do for, after the first evaluation. The others' map is
+        that of their last one, and their loss and gradient are 0.
+        """
+        if going is not None:
+            part = copy(self)
+            part.objective, part.relevance = self.objective.select(going), self.relevance[going]
+            part.masks, part.shape = len(part.relevance), (len(part.relevance),)
+            losses, gradient = unit.new_zeros(self.masks), torch.zeros_like(unit)
+            losses[going], gradient[going] = part.evaluate(unit[going])
+            self.relevance[going] = part.relevance
+            return losses, gradient
         losses, unit = unit.new_empty(self.masks), unit.unflatten(0, self.shape)
         gradient, maps = torch.empty_like(unit), self.first or self.maps
         for chunk in sliced(slice(0, len(unit)), self.chunk):

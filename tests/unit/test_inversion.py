@@ -289,15 +289,41 @@ def test_fast_precision_stays_close_to_exact(count, monkeypatch):
     assert not torch.equal(exact.embeddings, fast.embeddings) and fast.maps.dtype == torch.float32
 
 
-def test_it_can_stop_when_the_loss_has_settled():
+@pytest.mark.parametrize("alpha, tolerance", [(0.0, 5e-3), (1.0, 1e-3)])
+def test_each_mask_stops_when_its_own_loss_has_settled(alpha, tolerance):
     image, masks = picture(48, 3)
     clip = small_clip()
-    whole, early = (mi.MaskInverter(clip, iterations=60, lr=0.05, tolerance=tolerance) for tolerance in (0.0, 5e-3))
-    whole, early = (inverter.invert(inverter.encode(image), masks) for inverter in (whole, early))
-    steps = len(early.losses)
-    assert len(whole.losses) == 60 and 2 < steps < 60
-    assert torch.equal(early.losses, whole.losses[:steps])
-    assert (early.losses[-1] - early.losses[-2]).abs().max() < 5e-3 <= (early.losses[-2] - early.losses[-3]).abs().max()
+    whole, early = (mi.MaskInverter(clip, iterations=60, lr=0.05, alpha=alpha, tolerance=least) for least in (0.0, tolerance))
+    everything, together = (inverter.invert(inverter.encode(image), masks) for inverter in (whole, early))
+    stops = []
+    for index in range(len(masks)):
+        alone = early.invert(early.encode(image), masks[index])
+        steps = len(alone.losses)
+        stops.append(steps)
+        changes = alone.losses[:, 0].diff().abs()
+        assert changes[-1] < tolerance <= changes[:-1].min()
+        torch.testing.assert_close(alone.losses[:, 0], everything.losses[:steps, index], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(together.losses[:steps, index], alone.losses[:, 0], rtol=1e-9, atol=1e-9)
+        assert (together.losses[steps:, index] == together.losses[steps - 1, index]).all()
+        torch.testing.assert_close(together.embeddings[index], alone.embeddings[0], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(together.maps[index], alone.maps[0], rtol=1e-9, atol=1e-9)
+    assert len(together.losses) == max(stops) < 60 and min(stops) < max(stops)
+
+
+def test_a_mask_that_has_settled_costs_nothing_more(monkeypatch):
+    image, masks = picture(48, 3)
+    rows = []
+    real = plan.Plan.evaluate
+
+    def noted(self, unit, going=None):
+        if going is None:
+            rows.append(len(unit))
+        return real(self, unit, going)
+
+    monkeypatch.setattr(plan.Plan, "evaluate", noted)
+    inverter = mi.MaskInverter(small_clip(), iterations=60, lr=0.05, tolerance=5e-3)
+    inverter.invert(inverter.encode(image), masks)
+    assert rows == sorted(rows, reverse=True) and rows[0] == 3 > rows[-1] > 0
 
 
 class CountsWaits(TorchDispatchMode):
