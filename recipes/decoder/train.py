@@ -9,10 +9,10 @@
 Each resumes from what it left in recipes/build or, where there is nothing, goes on from the weights that are bundled already. The
 models see image embeddings of the bundled CLIP, and tokens of MaskInversion (preset `region`), with noise; some are left out, for
 guidance to lead away from (Ho and Salimans, arXiv 2207.12598). The decoder learns to paint one object in the middle of a grey
-picture, from the embedding of that object on another background, of a scene of one to three objects which it stands in, or of its
-region there; the inpainter to paint an object back into its scene, from the embedding of it alone or of its region. Losses are
-weighted as in Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy" (ICCV 2023). The second half of the
-U-Net's output, a variance in Kandinsky's, is not trained, and the scheduler (DDIM) does not read it.
+picture, from the embedding of that object on another background, or of its region in a scene of one to three objects; the inpainter
+to paint an object back into its scene, from the same. Losses are weighted as in Hang et al., "Efficient Diffusion Training via
+Min-SNR Weighting Strategy" (ICCV 2023). The second half of the U-Net's output, a variance in Kandinsky's, is not trained, and the
+scheduler (DDIM) does not read it.
 
 --bf16 pays where clip/train.py says so.
 """
@@ -77,9 +77,7 @@ def encoded(pictures: np.ndarray, device: torch.device) -> torch.Tensor:
 def train_unet(args: argparse.Namespace) -> None:
     data = np.load(PICTURES)
     paints = args.what == "inpaint"
-    # The decoder paints an object alone: from its own embedding, that of a scene which it stands in, or the token of its region.
-    kinds = ("only", "token") if paints else ("only", "whole", "token")
-    embeddings = torch.from_numpy(np.stack([data[kind] for kind in kinds]))
+    embeddings = torch.from_numpy(np.stack([data[kind] for kind in ("only", "token")]))
     width = embeddings.shape[-1]
     start = shipped(args.what)
     if paints and start is None:
