@@ -1,7 +1,7 @@
 """How an image's own pixels become the canvas that the model sees, and the way back. Image and mask always go together."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from reprlib import repr as shown
 
 import torch.nn.functional as F
@@ -62,6 +62,13 @@ class Geometry:
         """Rows and columns before the scaled image on the model's canvas; negative where they are cut off."""
         top, left = ((model - scaled) // 2 for model, scaled in zip(self.model_size, self.scaled_size, strict=True))
         return top, left
+
+    def finer(self, most: int) -> "Geometry":
+        """The same onto a canvas so many times as large, a whole number up to `most`, as the image has more to show."""
+        ratio = max(image / scaled for image, scaled in zip(self.image_size, self.scaled_size, strict=True))
+        times = min(most, max(1, round(ratio)))
+        height, width = self.model_size
+        return replace(self, model_size=(times * height, times * width))
 
     def to_model(self, pixels: Tensor, mode: str, fill: float | Tensor = 0.0) -> Tensor:
         """[B, C, h, w] of any size, seen as covering the image, to [B, C, H, W]. `fill` [C, 1, 1] is for `pad`."""

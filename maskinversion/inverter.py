@@ -26,13 +26,14 @@ from .geometry import LARGEST, Geometry
 from .models.clip import Clip
 from .pictures import as_masks, as_pixels, is_picture, warn
 from .settings import InversionSettings
-from .starts import from_cutouts, from_patches
+from .starts import CLOSEST, from_cutouts, from_patches
 from .tokens import LocalizedTokens, overlap
 
 # Of a mask's share of the picture, and of the picture's border, from which on it looks like the background of a region.
 MOST, NEARLY_ALL = 0.5, 0.95
 LESS = "lower image_size, or give fewer masks at a time"
 ROWS = 800  # of patches that a processor's products take well at a time: more pictures together are no faster
+DETAIL = 1024  # pixels, the longer side of what is kept of a picture for what is enlarged of it
 PICTURES = 32  # that go through a model together on other devices
 AT_ONCE = 3  # as much as all masks on the canvas: their maps, twice while these are drawn, and the loss's share
 
@@ -44,9 +45,11 @@ Kind = TypeVar("Kind", bound=Hashable)
 
 @dataclass(frozen=True)
 class Seen:
-    """A picture as a model sees it, and not yet encoded: the normalised canvas [3, H, W], and how it came about."""
+    """A picture as a model sees it, and not yet encoded: the normalised canvas [3, H, W], the same with more detail
+    [3, k * H, k * W] where the picture has more, and how the canvas came about."""
 
     canvas: Tensor
+    detail: Tensor
     geometry: Geometry
 
 
@@ -62,6 +65,7 @@ class EncodedImage:
     leaving: Tensor  # [N, d]: the tokens that leave it
     states: list[Tensor]  # [N, d]: the tokens that leave every block, where the tower keeps them
     canvas: Tensor  # [3, H, W]: what the model saw
+    detail: Tensor  # [3, k * H, k * W]: the same, larger where the picture has more to show
     geometry: Geometry
     fingerprint: str  # of the CLIP
 
@@ -97,8 +101,10 @@ class MaskInverter:
         geometry = Geometry.for_image((height, width), self.image_size, tower.patch_size, self.settings.fit)
         what = f"an image of {width} x {height} px seen at {geometry.model_size[0]} px"
         check_room(3 * geometry.model_size[0] * geometry.model_size[1] * torch.float32.itemsize, what, LESS, tower.device)
+        finer = geometry.finer(most=max(1, min(CLOSEST, DETAIL // max(geometry.model_size))))
         with memory_advice(what, LESS):
-            return Seen(tower.canvas(pixels, geometry)[0], geometry)
+            canvas = tower.canvas(pixels, geometry)[0]
+            return Seen(canvas, canvas if finer == geometry else tower.canvas(pixels, finer)[0], geometry)
 
     @overload
     def encode(self, image: list[Any]) -> list[EncodedImage]: ...
@@ -135,7 +141,7 @@ class MaskInverter:
         with memory_advice(f"{len(seen)} images seen at {seen[0].geometry.model_size[0]} px", LESS), fast_linears(tower.device):
             layers = tower.encode(torch.stack([one.canvas for one in seen]).to(tower.device), self.settings.layers)
         return [
-            EncodedImage(**vars(found), canvas=one.canvas, geometry=one.geometry, fingerprint=self.clip.fingerprint)
+            EncodedImage(**vars(found), **vars(one), fingerprint=self.clip.fingerprint)
             for found, one in zip(layers, seen)
         ]
 
@@ -289,10 +295,10 @@ class MaskInverter:
             return whole.repeat(len(masks), 1)
         found = []
         if start in ("patches", "both"):
-            found.append(from_patches(tower, encoded.entering, encoded.leaving, masks))
+            found.append(F.normalize(from_patches(tower, encoded.entering, encoded.leaving, masks), dim=1))
         if start in ("cutout", "both"):
-            found.append(from_cutouts(tower, encoded.canvas, masks))
-        return F.normalize(torch.stack([F.normalize(one, dim=1) for one in found]).sum(0), dim=1) * whole.norm()
+            found += from_cutouts(tower, encoded.detail, masks)
+        return F.normalize(torch.stack(found).sum(0), dim=1) * whole.norm()
 
 
 def is_several(image: object) -> TypeGuard[list[Any]]:

@@ -17,9 +17,9 @@ READINGS = ("auto", "brightness", "alpha")  # of a mask file: what of it holds t
 
 # Sets of values to begin with (docs/presets.md).
 PRESETS: dict[str, dict[str, Any]] = {
-    "region": dict(start="both", iterations=10, lr=0.1, lr_unit="relative", alpha=0.0),
+    "region": dict(start="both", iterations=10, lr=0.03, lr_unit="relative", alpha=0.0),
     "published": dict(start="picture", iterations=10, lr=0.1, lr_unit="absolute", alpha=0.0),
-    "balanced": dict(start="both", iterations=10, lr=0.1, lr_unit="relative", alpha=1.0),
+    "balanced": dict(start="both", iterations=10, lr=0.03, lr_unit="relative", alpha=1.0),
     "context": dict(start="picture", iterations=10, lr=0.1, lr_unit="absolute", alpha=5.0),
 }
 
@@ -44,8 +44,8 @@ class InversionSettings:
         steps stay in float32.
     tolerance: a mask stops early, once its loss has not changed by this much in a step; 0 does all iterations, as the reference.
     start: where the token of a region starts, see `starts`. `picture`: the embedding of the whole picture, the same for every
-        region (the paper's). `patches`: of the region's own patches, nearly for free. `cutout`: of the picture with the rest
-        hidden, two encoder passes for every mask. `both`: halfway between these two.
+        region (the paper's). `patches`: of the region's own patches, nearly for free. `cutout`: of the region
+        enlarged, with the rest blurred, two encoder passes for every mask. `both`: the mean of these three embeddings.
     lr_unit: `absolute`, as the reference has it; or `relative`: lr counts in the root mean square of the numbers of the whole
         picture's embedding, so that it turns the token by about the same angle on every model (a first step of lr 0.1 by 0.1 rad).
 

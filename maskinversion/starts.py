@@ -9,8 +9,9 @@ from torch import Tensor
 
 from .models.towers import Tower
 
-GREY = 0.5
-MARGIN = 1 / 48  # of the shorter side
+WINDOW = 2.0  # sides of what a cut-out shows, in those of the region's box: it, MARGIN and SHARPNESS were chosen on the trained
+CLOSEST = 4  # styles of the bundled CLIP, see docs/evaluation.md
+MARGIN = 1 / 24  # of the shorter side
 BLUR = 100 / 384  # standard deviation, of the shorter side: 100 px of 384 (arXiv 2306.04356)
 SHARPNESS = 16.0  # chosen on the trained styles of the bundled CLIP, see docs/evaluation.md
 BATCH = 32  # pictures that are embedded together
@@ -56,22 +57,47 @@ def through_region(tower: Tower, entering: Tensor, leaving: Tensor, weights: Ten
     return tower.embed_mixture(mean_by(weights) @ values, None)
 
 
-def from_cutouts(tower: Tower, canvas: Tensor, masks: Tensor) -> Tensor:
-    """[M, D]: the mean of the model's unit embeddings of two pictures, which show little but the mask [M, H, W].
+def from_cutouts(tower: Tower, detail: Tensor, masks: Tensor) -> list[Tensor]:
+    """The model's unit embeddings [M, D] of two pictures that show little but the mask [M, H, W]; what to start from is their mean.
 
-    The canvas [3, H, W] with all outside of the mask grey, which is best for exact masks; and blurred (Yang et al., "Fine-Grained
-    Visual Prompting", arXiv 2306.04356) outside of the mask and a margin, which forgives a mask that is too small or too large.
+    Both are of a window around the region, see `closer`. In one, all outside of the mask is blurred (Yang et al., "Fine-Grained
+    Visual Prompting", arXiv 2306.04356), which is best for exact masks; in the other, all outside of the mask and a margin, which
+    forgives a mask that is too small or too large. detail [3, k * H, k * W]: the normalised picture.
     """
-    masks = masks.to(canvas)
-    mean, std = (torch.tensor(values).to(canvas)[:, None, None] for values in (tower.mean, tower.std))
-    rows, columns = (gaussian(side, BLUR * min(canvas.shape[1:])).to(canvas) for side in canvas.shape[1:])
-    margin = max(1, round(MARGIN * min(canvas.shape[1:])))
-    wider = F.max_pool2d(masks[:, None], 2 * margin + 1, stride=1, padding=margin)[:, 0]
-    found = []
-    for rest, kept in (((GREY - mean) / std, masks), (rows @ canvas @ columns.T, wider)):
-        cutouts = (rest + some[:, None] * (canvas - rest) for some in kept.split(BATCH))
-        found.append(torch.cat([F.normalize(tower.embed_canvases(canvases), dim=1) for canvases in cutouts]))
-    return (found[0] + found[1]) / 2
+    shorter = min(masks.shape[1:])
+    rows, columns = (gaussian(side, BLUR * shorter).to(detail) for side in masks.shape[1:])
+    margin = max(1, round(MARGIN * shorter))
+    found: tuple[list[Tensor], list[Tensor]] = [], []
+    for some in masks.to(detail).split(BATCH):
+        views, kept = (torch.cat(parts) for parts in zip(*(closer(detail, mask, tower.interpolation) for mask in some)))
+        rest = rows @ views @ columns.T
+        wider = F.max_pool2d(kept, 2 * margin + 1, stride=1, padding=margin)
+        for embedded, shown in zip(found, (kept, wider)):
+            embedded.append(F.normalize(tower.embed_canvases(rest + shown * (views - rest)), dim=1))
+    return [torch.cat(embedded) for embedded in found]
+
+
+def closer(detail: Tensor, mask: Tensor, interpolation: str) -> tuple[Tensor, Tensor]:
+    """A window of a picture [3, k * H, k * W] and of a mask [H, W] around the region, enlarged: [1, 3, H, W] and [1, 1, H, W].
+
+    Its shape is the whole's, and its sides are WINDOW times those of the region's box in the direction in which that is the larger;
+    it is inside of the picture, and not less than a CLOSEST-th of it.
+    """
+    size = mask.shape
+    finer = detail.shape[1] // size[0]
+    inside = mask > mask.max() / 2
+    spans = [(int(places[0]), int(places[-1]) + 1) for places in (inside.any(other).nonzero()[:, 0] for other in (1, 0))]
+    share = max((end - start) / side for (start, end), side in zip(spans, size))
+    share = min(1.0, max(1 / CLOSEST, WINDOW * share))
+    window = []
+    for (start, end), side in zip(spans, size):
+        length = max(1, round(share * side))
+        first = min(max(0, (start + end - length) // 2), side - length)
+        window.append((first, first + length))
+    (top, bottom), (left, right) = window
+    view = detail[None, :, finer * top : finer * bottom, finer * left : finer * right]
+    view = F.interpolate(view, size, mode=interpolation, align_corners=False, antialias=True)
+    return view, F.interpolate(mask[None, None, top:bottom, left:right], size, mode="bilinear", align_corners=False)
 
 
 def gaussian(side: int, deviation: float) -> Tensor:

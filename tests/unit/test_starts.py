@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 import maskinversion as mi
 from maskinversion import starts
+from maskinversion.geometry import Geometry
 from maskinversion.settings import STARTS, InversionSettings
 from tests.helpers import ground_truth
 from tests.helpers.pictures import many_masks, picture
@@ -60,37 +61,78 @@ def test_a_mask_of_everything_has_no_outside_to_be_unlike():
     assert found.isfinite().all()
 
 
-def test_a_cutout_is_the_picture_with_the_rest_grey_or_blurred():
+def test_a_cutout_is_the_enlarged_region_with_the_rest_blurred():
     clip, encoded, pixels, _ = encoded_small()
-    mean, std = (torch.tensor(values)[:, None, None] for values in (clip.tower.mean, clip.tower.std))
-    masks, wider = torch.zeros(2, 1, 48, 48)
-    masks[0, 10:20, 10:30], wider[0, 9:21, 9:31] = 1, 1
+    masks = torch.zeros(2, 48, 48)
+    masks[0, 10:20, 10:30], masks[1, 30:36, 40:48] = 1, 1  # twice their boxes: 40 px, and 16 at the picture's edge
+    windows = [(0, 40, 0, 40), (25, 41, 32, 48)]
     deviation = 48 * 100 / 384
-    places = torch.arange(-80, 129)
-    weights = torch.exp(-((places[None] - torch.arange(48)[:, None]) ** 2) / (2 * deviation**2))[:, 80:128]
-    weights = (weights / weights.sum(1, keepdim=True)).double()
-    rests = (0.5 - mean) / std, torch.einsum("ij,cjk,lk->cil", weights, pixels[0], weights)
-    grey, blurred = (
-        F.normalize(clip.model.visual(torch.where(kept > 0, pixels, rest.double())), dim=1)
-        for rest, kept in zip(rests, (masks, wider))
-    )
-    found = starts.from_cutouts(clip.tower, encoded.canvas, masks)
-    torch.testing.assert_close(found, (grey + blurred) / 2, rtol=1e-4, atol=1e-5)  # the canvas is in float32
+    places = torch.arange(48)
+    weights = torch.exp(-((places[None] - places[:, None]) ** 2) / (2 * deviation**2)).double()
+    weights = weights / weights.sum(1, keepdim=True)
+    found = starts.from_cutouts(clip.tower, encoded.detail, masks)
+    for number, (top, bottom, left, right) in enumerate(windows):
+        view = F.interpolate(pixels[:, :, top:bottom, left:right], 48, mode="bicubic", antialias=True)
+        kept = F.interpolate(masks[None, number : number + 1, top:bottom, left:right].double(), 48, mode="bilinear")
+        rest = torch.einsum("ij,bcjk,lk->bcil", weights, view, weights)
+        wider = kept.clone()
+        for row in range(48):
+            for column in range(48):
+                wider[..., row, column] = kept[..., max(0, row - 2) : row + 3, max(0, column - 2) : column + 3].max()
+        for cutout, shown in zip(found, (kept, wider), strict=True):
+            expected = F.normalize(clip.model.visual(shown * view + (1 - shown) * rest), dim=1)[0]
+            torch.testing.assert_close(cutout[number], expected, rtol=1e-4, atol=1e-5)  # the canvas is in float32
+
+
+def test_a_region_of_a_large_picture_is_enlarged_from_its_own_pixels():
+    clip = small_clip()
+    stripes = (torch.arange(192) // 2 % 2).float().expand(192, 192)  # of two pixels: grey, where a canvas pixel has four
+    picture = stripes[..., None].expand(-1, -1, 3)
+    mask = torch.zeros(192, 192)
+    mask[80:104, 80:104] = 1
+    inverter = mi.MaskInverter(clip, fit="stretch")
+    encoded = inverter.encode(picture)
+    assert encoded.detail.shape == (3, 192, 192) and encoded.canvas.shape == (3, 48, 48)
+    (view,), (kept,) = starts.closer(encoded.detail, inverter.masks_for(encoded, mask)[0], clip.tower.interpolation)
+    assert view.std() > 10 * encoded.canvas.std() > 0
+    mean, std = (torch.tensor(values)[:, None, None] for values in (clip.tower.mean, clip.tower.std))
+    torch.testing.assert_close(view, (picture.permute(2, 0, 1)[:, 68:116, 68:116] - mean) / std)
+    assert kept[0, 20:28, 20:28].min() == 1 and kept.mean() == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize("size, fit, times", [
+    ((48, 48), "stretch", 1), ((70, 70), "stretch", 1), ((100, 60), "stretch", 2), ((9000, 9000), "stretch", 4),
+    ((20, 20), "stretch", 1), ((96, 480), "pad", 4), ((96, 480), "crop", 2), ((100, 100), "aspect", 2),
+])  # fmt: skip
+def test_detail_is_kept_as_far_as_the_picture_has_it(size, fit, times):
+    geometry = Geometry.for_image(size, (48, 48), (8, 8), fit)
+    finer = geometry.finer(4)
+    assert finer.model_size == tuple(times * side for side in geometry.model_size)
+    assert (finer.image_size, finer.fit) == (geometry.image_size, geometry.fit)
+
+
+@pytest.mark.parametrize("mask", ["pixel", "all", "edge", "faint"])
+def test_a_window_is_inside_of_the_picture(mask):
+    masks = {name: torch.zeros(48, 32) for name in ("pixel", "all", "edge", "faint")}
+    masks["pixel"][47, 31] = masks["all"][:] = masks["edge"][:, 0] = 1
+    masks["faint"][20:30, 10:12] = 0.01
+    places = torch.arange(48 * 32).reshape(1, 48, 32).expand(3, -1, -1).float()
+    view, kept = starts.closer(places, masks[mask], "bilinear")
+    assert view.shape == (1, 3, 48, 32) and kept.shape == (1, 1, 48, 32) and kept.max() > 0
+    assert view.min() >= 0 and view.max() <= 48 * 32 - 1
+    whole = mask in ("all", "edge")
+    assert torch.equal(view[0], places) == whole
 
 
 @pytest.mark.parametrize("start", STARTS)
 def test_a_token_starts_where_it_is_told_to(start):
     clip, encoded, _, masks = encoded_small()
     tokens = mi.MaskInverter(clip, start=start, **STAND_STILL).invert(encoded, masks)
-    patches, cutout = (
-        F.normalize(found, dim=1)
-        for found in (
-            starts.from_patches(clip.tower, encoded.entering, encoded.leaving, masks),
-            starts.from_cutouts(clip.tower, encoded.canvas, masks),
-        )
-    )
+    patches = F.normalize(starts.from_patches(clip.tower, encoded.entering, encoded.leaving, masks), dim=1)
+    close, wide = starts.from_cutouts(clip.tower, encoded.detail, masks)
     whole = F.normalize(encoded.global_embedding, dim=0).expand(2, -1)
-    expected = {"picture": whole, "patches": patches, "cutout": cutout, "both": F.normalize(patches + cutout, dim=1)}[start]
+    parts = {"picture": whole, "patches": patches, "cutout": close + wide, "both": patches + close + wide}
+    expected = F.normalize(parts[start], dim=1)
     length = encoded.global_embedding.norm()
     torch.testing.assert_close(tokens.embeddings, expected * length, rtol=1e-9, atol=1e-9)
     assert tokens.parameters["start"] == start and torch.equal(tokens.global_embedding, encoded.global_embedding)

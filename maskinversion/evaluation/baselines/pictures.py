@@ -10,9 +10,10 @@ from torch import Tensor
 from ...geometry import Geometry
 from ...inverter import EncodedImage, MaskInverter
 from ...pictures import as_pixels
-from ...starts import BATCH, BLUR, GREY
+from ...starts import BATCH, BLUR
 from ..masks import box_of
 
+GREY = 0.5
 LINE = 0.01  # the circle's, of the picture's shorter side (arXiv 2304.06712)
 
 
