@@ -19,7 +19,7 @@ READINGS = ("auto", "brightness", "alpha")  # of a mask file: what of it holds t
 PRESETS: dict[str, dict[str, Any]] = {
     "region": dict(start="both", iterations=10, lr=0.03, lr_unit="relative", alpha=0.0),
     "published": dict(start="picture", iterations=10, lr=0.1, lr_unit="absolute", alpha=0.0),
-    "balanced": dict(start="both", iterations=10, lr=0.03, lr_unit="relative", alpha=1.0),
+    "balanced": dict(start="both", iterations=10, lr=0.1, lr_unit="relative", alpha=1.0),
     "context": dict(start="picture", iterations=10, lr=0.1, lr_unit="absolute", alpha=5.0),
 }
 
