@@ -9,13 +9,13 @@ that runs for them, from the first part that is done to the last, so that loadin
 """
 
 import argparse
-import json
 import os
 import tempfile
 import time
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from statistics import median
 from threading import Event, Thread
@@ -52,13 +52,14 @@ def compare(one, other, rounds: int) -> dict[str, float]:
 
 def lists(args: argparse.Namespace) -> None:
     generator = torch.Generator().manual_seed(0)
-    for name in args.clip:
-        inverter = mi.MaskInverter(mi.load_clip(name, device="cpu"), **PRESETS["published"])
+    for name, count in product(args.clip, args.masks):
+        inverter = mi.MaskInverter(mi.load_clip(name, device="cpu"), **PRESETS[args.preset])
         height, width = inverter.image_size
         pictures = [inverter.see(torch.rand(height, width, 3, generator=generator)) for _ in range(args.together)]
-        masks = torch.zeros(MASKS, height, width)
-        for index in range(MASKS):
-            masks[index, index * height // 4 : (index + 1) * height // 3, width // 4 : width // 2] = 1
+        masks = torch.zeros(count, height, width)
+        for mask in masks:
+            top, left = (int(torch.randint(side // 2, (1,), generator=generator)) for side in (height, width))
+            mask[top : top + height // 3, left : left + width // 3] = 1
         found = {
             "encode": compare(
                 lambda: [inverter.encode(one) for one in pictures],  # noqa: B023
@@ -75,8 +76,11 @@ def lists(args: argparse.Namespace) -> None:
         several = [one.embeddings for one in inverter.invert(inverter.encode(pictures), [masks] * len(pictures))]
         apart = max(float(((a - b).norm(dim=1) / a.norm(dim=1)).max()) for a, b in zip(alone, several))
         at_once = inverter.pictures_at_once(inverter.image_size)
-        print(name, json.dumps({what: {k: round(v, 4) for k, v in one.items()} for what, one in found.items()}))
-        print(f"  one by one / as a list of {len(pictures)}, {at_once} at a time; tokens differ by {apart:.1e} of their length")
+        print(f"{name}, {count} masks a picture; pictures a second of one core, and times as fast as one by one:")
+        for what, one in found.items():
+            rates = (args.together / one[way] for way in ("first", "second"))
+            print("  {}: {:.2f} one by one, {:.2f} as a list, {:.2f} times".format(what, *rates, one["ratio"]))
+        print(f"  a list of {len(pictures)}, {at_once} at a time; tokens differ by {apart:.1e} of their length", flush=True)
 
 
 class Counted(TorchDispatchMode):
@@ -195,6 +199,8 @@ def main() -> None:
         kind.add_argument("--clip", nargs="+", default=["bundled"])
         kind.add_argument("--together", type=int, default=16)
         kind.add_argument("--rounds", type=int, default=5)
+        kind.add_argument("--masks", type=int, nargs="+", default=[MASKS], help="of a picture, for lists")
+        kind.add_argument("--preset", choices=PRESETS, default="published", help="for lists")
         kind.add_argument("--coco")
         kind.add_argument("--pictures")
         kind.add_argument("--limit", type=int, default=200)
