@@ -12,6 +12,7 @@ import torch
 
 import maskinversion as mi
 from maskinversion.evaluation.protocols import wilson
+from maskinversion.settings import PRESETS
 from maskinversion.tasks.phrases import PROMPT_LISTS, prompt_phrases
 from maskinversion.tasks.prompt import describe
 from recipes.captioner.evaluate import named
@@ -20,18 +21,21 @@ from recipes.common.evaluation import crops, interval, write_report
 from recipes.common.scenes import KINDS, Scene, Scenes, usual_counts
 from recipes.common.sprites import STYLES
 
-METHODS = ("whole picture", "masked crop", "MaskInversion")
+METHODS = ("whole picture", "masked crop", "MaskInversion, as published", "MaskInversion, region")
 # Lists, and most phrases of each.
 PROMPTS = {"one thing": (PROMPT_LISTS[:1], 1), "up to three things": (PROMPT_LISTS[:1], 3), "all seven lists": (PROMPT_LISTS, 1)}
 
 
-def embeddings(inverter: mi.MaskInverter, scene: Scene) -> dict[str, torch.Tensor]:
+def embeddings(clip: mi.Clip, scene: Scene) -> dict[str, torch.Tensor]:
+    published, inverter = (mi.MaskInverter(clip, **PRESETS[preset]) for preset in ("published", "region"))
     encoded = inverter.encode(scene.image)
-    return {
-        "whole picture": encoded.global_embedding.expand(len(scene.masks), -1),
-        "masked crop": torch.stack([inverter.encode(image).global_embedding for image in crops(scene)[1]]),
-        "MaskInversion": inverter.invert(encoded, scene.masks).embeddings,
-    }
+    found = (
+        encoded.global_embedding.expand(len(scene.masks), -1),
+        torch.stack([inverter.encode(image).global_embedding for image in crops(scene)[1]]),
+        published.invert(encoded, scene.masks).embeddings,
+        inverter.invert(encoded, scene.masks).embeddings,
+    )
+    return dict(zip(METHODS, found, strict=True))
 
 
 def main() -> None:
@@ -41,14 +45,13 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=10_000)
     args = options.parse_args()
     clip = mi.load_clip("bundled")
-    inverter = mi.MaskInverter(clip)
     source = Scenes(STYLES[args.style])
     rng = np.random.default_rng(args.seed)
     scenes = []
     for number in range(args.scenes):
         kind = KINDS[number % len(KINDS)]
         scenes.append(source.draw(rng, kind, int(rng.choice(usual_counts(kind))), augment=False))
-    found = [embeddings(inverter, scene) for scene in scenes]
+    found = [embeddings(clip, scene) for scene in scenes]
     groups = np.repeat(np.arange(len(scenes)), [len(scene.classes) for scene in scenes])
     report = []
     print("| prompt | made of | named | no other |\n|---|---|---|---|")
