@@ -109,7 +109,7 @@ def test_a_long_thin_picture_and_files_of_the_input_folder(server, defaults, bun
     graph = inversion(defaults, mask_size=(8, 5000), iterations=2)
     graph["image"]["inputs"] |= {"height": 8, "width": 5000}
     assert report(server.submit(graph))["maps"] == [1, 8, 5000]
-    inverter = mi.MaskInverter(bundled)
+    inverter = mi.MaskInverter(bundled, lr=defaults["lr"])
     token = inverter.invert(inverter.encode(write_scene(tmp_path)), B).embeddings[0]
     (server.base / "input" / "turned.png").write_bytes((tmp_path / "turned.png").read_bytes())
     pil(b8, "RGB").save(server.base / "input" / "mask.png")  # Load Image makes 0.996 of a grey file's white
