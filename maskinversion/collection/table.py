@@ -29,7 +29,7 @@ from ..packages import require
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT = "maskinversion-regions-1"  # raised when the same settings give other tokens, or other columns
+FORMAT = "maskinversion-regions-2"  # raised when the same settings give other tokens, or other columns
 KEY = b"maskinversion"  # of a part's metadata
 MANIFEST = "manifest.json"
 SOURCE = "source"  # the name of the rejects that are of no part
@@ -166,7 +166,8 @@ class RegionTable:
             raise InputError(f"{folder} is no table of regions: there is no {MANIFEST} in it. `maskinversion embed` makes one")
         manifest = read_json(path)
         if manifest.get("format") != FORMAT:
-            raise InputError(f"{path} is of the format {shown(manifest.get('format'))}, and this program reads {FORMAT}")
+            own = shown(manifest.get("format"))
+            raise InputError(f"{path} is of the format {own}, and this program reads {FORMAT}: make the table again")
         try:
             return cls(Path(folder), Made(**manifest["made"]), dict(manifest["source"]))
         except (KeyError, TypeError, ValueError) as error:

@@ -37,7 +37,7 @@ from .protocols import class_hits, different, expression_hits
 from .report import report
 from .settings import METHODS, Settings
 
-FORMAT = 3  # of what is measured and written: raised when old results are no longer the same
+FORMAT = 4  # of what is measured and written: raised when old results are no longer the same
 
 
 @dataclass(frozen=True)

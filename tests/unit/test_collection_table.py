@@ -159,7 +159,7 @@ def test_a_damaged_manifest_is_named(change, table):
         RegionTable.open(table.folder)
 
 
-@pytest.mark.parametrize("content", ["{}", '{"format": "x"}', '{"format": "maskinversion-regions-1", "made": {}, "source": {}}'])
+@pytest.mark.parametrize("content", ["{}", '{"format": "x"}', '{"format": "maskinversion-regions-2", "made": {}, "source": {}}'])
 def test_what_is_no_table_is_refused(content, tmp_path):
     with pytest.raises(mi.InputError, match="is no table of regions"):
         RegionTable.open(tmp_path)
