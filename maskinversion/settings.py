@@ -44,8 +44,8 @@ class InversionSettings:
         steps stay in float32.
     tolerance: a mask stops early, once its loss has not changed by this much in a step; 0 does all iterations, as the reference.
     start: where the token of a region starts, see `starts`. `picture`: the embedding of the whole picture, the same for every
-        region (the paper's). `patches`: of the region's own patches, nearly for free. `cutout`: of the region
-        enlarged, with the rest blurred, two encoder passes for every mask. `both`: the mean of these three embeddings.
+        region (the paper's). `patches`: of the region's own patches, nearly for free. `cutout`: the mean of two embeddings of the
+        region enlarged, with the rest blurred, an encoder pass each. `both`: the mean of these three.
     lr_unit: `absolute`, as the reference has it; or `relative`: lr counts in the root mean square of the numbers of the whole
         picture's embedding, so that it turns the token by about the same angle on every model (a first step of lr 0.1 by 0.1 rad).
 

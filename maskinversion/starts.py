@@ -8,12 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .models.towers import Tower
+from .pictures import box_of
 
-WINDOW = 2.0  # sides of what a cut-out shows, in those of the region's box: it, MARGIN and SHARPNESS were chosen on the trained
-CLOSEST = 4  # styles of the bundled CLIP, see docs/evaluation.md
+# WINDOW, MARGIN and SHARPNESS were chosen on the trained styles of the bundled CLIP, see docs/evaluation.md.
+WINDOW = 2.0  # a side of what a cut-out shows, in sides of the region's box
+CLOSEST = 4  # as many times a region is enlarged at most
 MARGIN = 1 / 24  # of the shorter side
 BLUR = 100 / 384  # standard deviation, of the shorter side: 100 px of 384 (arXiv 2306.04356)
-SHARPNESS = 16.0  # chosen on the trained styles of the bundled CLIP, see docs/evaluation.md
+SHARPNESS = 16.0
 BATCH = 32  # pictures that are embedded together
 
 
@@ -60,7 +62,7 @@ def through_region(tower: Tower, entering: Tensor, leaving: Tensor, weights: Ten
 def from_cutouts(tower: Tower, detail: Tensor, masks: Tensor) -> list[Tensor]:
     """The model's unit embeddings [M, D] of two pictures that show little but the mask [M, H, W]; what to start from is their mean.
 
-    Both are of a window around the region, see `closer`. In one, all outside of the mask is blurred (Yang et al., "Fine-Grained
+    Both are of a window around the region, see `enlarged`. In one, all outside of the mask is blurred (Yang et al., "Fine-Grained
     Visual Prompting", arXiv 2306.04356), which is best for exact masks; in the other, all outside of the mask and a margin, which
     forgives a mask that is too small or too large. detail [3, k * H, k * W]: the normalised picture.
     """
@@ -69,7 +71,7 @@ def from_cutouts(tower: Tower, detail: Tensor, masks: Tensor) -> list[Tensor]:
     margin = max(1, round(MARGIN * shorter))
     found: tuple[list[Tensor], list[Tensor]] = [], []
     for some in masks.to(detail).split(BATCH):
-        views, kept = (torch.cat(parts) for parts in zip(*(closer(detail, mask, tower.interpolation) for mask in some)))
+        views, kept = (torch.cat(parts) for parts in zip(*(enlarged(detail, mask, tower.interpolation) for mask in some)))
         rest = rows @ views @ columns.T
         wider = F.max_pool2d(kept, 2 * margin + 1, stride=1, padding=margin)
         for embedded, shown in zip(found, (kept, wider)):
@@ -77,22 +79,20 @@ def from_cutouts(tower: Tower, detail: Tensor, masks: Tensor) -> list[Tensor]:
     return [torch.cat(embedded) for embedded in found]
 
 
-def closer(detail: Tensor, mask: Tensor, interpolation: str) -> tuple[Tensor, Tensor]:
+def enlarged(detail: Tensor, mask: Tensor, interpolation: str) -> tuple[Tensor, Tensor]:
     """A window of a picture [3, k * H, k * W] and of a mask [H, W] around the region, enlarged: [1, 3, H, W] and [1, 1, H, W].
 
     Its shape is the whole's, and its sides are WINDOW times those of the region's box in the direction in which that is the larger;
     it is inside of the picture, and not less than a CLOSEST-th of it.
     """
-    size = mask.shape
+    size, box = mask.shape, box_of(mask)
+    assert box is not None  # `MaskInverter.masks_for` refuses masks that are black all over
     finer = detail.shape[1] // size[0]
-    inside = mask > mask.max() / 2
-    spans = [(int(places[0]), int(places[-1]) + 1) for places in (inside.any(other).nonzero()[:, 0] for other in (1, 0))]
-    share = max((end - start) / side for (start, end), side in zip(spans, size))
-    share = min(1.0, max(1 / CLOSEST, WINDOW * share))
+    share = min(1.0, max(1 / CLOSEST, WINDOW * max(box.height / size[0], box.width / size[1])))
     window = []
-    for (start, end), side in zip(spans, size):
+    for start, extent, side in ((box.y, box.height, size[0]), (box.x, box.width, size[1])):
         length = max(1, round(share * side))
-        first = min(max(0, (start + end - length) // 2), side - length)
+        first = min(max(0, int(start + (extent - length) // 2)), side - length)
         window.append((first, first + length))
     (top, bottom), (left, right) = window
     view = detail[None, :, finer * top : finer * bottom, finer * left : finer * right]

@@ -93,7 +93,7 @@ def test_a_region_of_a_large_picture_is_enlarged_from_its_own_pixels():
     inverter = mi.MaskInverter(clip, fit="stretch")
     encoded = inverter.encode(picture)
     assert encoded.detail.shape == (3, 192, 192) and encoded.canvas.shape == (3, 48, 48)
-    (view,), (kept,) = starts.closer(encoded.detail, inverter.masks_for(encoded, mask)[0], clip.tower.interpolation)
+    (view,), (kept,) = starts.enlarged(encoded.detail, inverter.masks_for(encoded, mask)[0], clip.tower.interpolation)
     assert view.std() > 10 * encoded.canvas.std() > 0
     mean, std = (torch.tensor(values)[:, None, None] for values in (clip.tower.mean, clip.tower.std))
     torch.testing.assert_close(view, (picture.permute(2, 0, 1)[:, 68:116, 68:116] - mean) / std)
@@ -117,7 +117,7 @@ def test_a_window_is_inside_of_the_picture(mask):
     masks["pixel"][47, 31] = masks["all"][:] = masks["edge"][:, 0] = 1
     masks["faint"][20:30, 10:12] = 0.01
     places = torch.arange(48 * 32).reshape(1, 48, 32).expand(3, -1, -1).float()
-    view, kept = starts.closer(places, masks[mask], "bilinear")
+    view, kept = starts.enlarged(places, masks[mask], "bilinear")
     assert view.shape == (1, 3, 48, 32) and kept.shape == (1, 1, 48, 32) and kept.max() > 0
     assert view.min() >= 0 and view.max() <= 48 * 32 - 1
     whole = mask in ("all", "edge")
