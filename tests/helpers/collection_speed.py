@@ -53,7 +53,7 @@ def compare(one, other, rounds: int) -> dict[str, float]:
 def lists(args: argparse.Namespace) -> None:
     generator = torch.Generator().manual_seed(0)
     for name, count in product(args.clip, args.masks):
-        inverter = mi.MaskInverter(mi.load_clip(name, device="cpu"), **PRESETS[args.preset])
+        inverter = mi.MaskInverter(mi.load_clip(name, device="cpu"), **PRESETS["published"])
         height, width = inverter.image_size
         pictures = [inverter.see(torch.rand(height, width, 3, generator=generator)) for _ in range(args.together)]
         masks = torch.zeros(count, height, width)
@@ -200,7 +200,6 @@ def main() -> None:
         kind.add_argument("--together", type=int, default=16)
         kind.add_argument("--rounds", type=int, default=5)
         kind.add_argument("--masks", type=int, nargs="+", default=[MASKS], help="of a picture, for lists")
-        kind.add_argument("--preset", choices=PRESETS, default="published", help="for lists")
         kind.add_argument("--coco")
         kind.add_argument("--pictures")
         kind.add_argument("--limit", type=int, default=200)
