@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..bundled import EXAMPLES, bundled_classes, load_example
+from ..settings import PRESETS
 from .arguments import save_overlays
 from .classify import print_classification
 
@@ -17,7 +18,7 @@ def run(args: argparse.Namespace) -> None:
     from .. import MaskInverter, load_clip
 
     example = load_example(args.example)
-    inverter = MaskInverter(load_clip("bundled"))
+    inverter = MaskInverter(load_clip("bundled"), **PRESETS["region"])
     tokens = inverter.invert(inverter.encode(example.image), example.masks)
     for path in save_overlays(example.image, example.masks, tokens, args.out):
         print(path)

@@ -42,7 +42,7 @@ def labelled(picture: Image.Image, text: str) -> Image.Image:
 
 def row(clip: mi.Clip, name: str) -> list[Image.Image]:
     example = load_example(name)
-    inverter = mi.MaskInverter(clip)
+    inverter = mi.MaskInverter(clip, **PRESETS["region"])  # as the node's own
     encoded = inverter.encode(example.image)
     tokens = inverter.invert(encoded, example.masks)
     whole, *regions = classify(torch.cat([encoded.global_embedding[None], tokens.embeddings]), clip, bundled_classes()).best
