@@ -40,8 +40,8 @@ class InversionSettings:
     layers: how many of the last blocks the map sums over (reference: 1).
     image_size: side of the square that the model sees, in pixels; None is the model's own. A multiple of its patch size.
     fit: `stretch`, `pad`, `crop` or `aspect`, see `Geometry`.
-    precision: `exact`, or `fast`: the large products in bfloat16, where that is faster on this device; the map, the loss and the
-        steps stay in float32.
+    precision: `exact`, or `fast`: the large products in half precision, where that is faster on this device (float16 on a GPU,
+        bfloat16 on a CPU that has it); the map, the loss and the steps stay in float32.
     tolerance: a mask stops early, once its loss has not changed by this much in a step; 0 does all iterations, as the reference.
     start: where the token of a region starts, see `starts`. `picture`: the embedding of the whole picture, the same for every
         region (the paper's). `patches`: of the region's own patches, nearly for free. `cutout`: the mean of two embeddings of the
@@ -58,7 +58,7 @@ class InversionSettings:
     layers: int = setting(1, "last blocks that the map sums over")
     image_size: int | None = setting(None, "pixels that the model sees (default: its own)")
     fit: str = setting("stretch", "how the picture becomes what the model sees", FITS)
-    precision: str = setting("exact", "fast: large products in bfloat16", PRECISIONS)
+    precision: str = setting("exact", "fast: large products in half precision", PRECISIONS)
     tolerance: float = setting(0.0, "a mask stops once its loss has not changed by this much in a step; 0 does all steps")
     start: str = setting("picture", "where the token starts: at the whole picture, or in the region", STARTS)
     lr_unit: str = setting("absolute", "relative: lr in the embedding's own unit, the same on every model", LR_UNITS)

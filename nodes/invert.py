@@ -118,8 +118,8 @@ class MaskInversion(io.ComfyNode):
                     options=list(PRECISIONS),
                     default=DEFAULTS["precision"],
                     advanced=True,
-                    tooltip="fast: large products in bfloat16, about twice as fast for many masks. At 10 steps nearly all tokens "
-                    "stay the same.",
+                    tooltip="fast: large products in half precision, about twice as fast for many masks. At 10 steps nearly all "
+                    "tokens stay the same.",
                 ),
                 io.Combo.Input(
                     "empty_masks",

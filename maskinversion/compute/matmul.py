@@ -82,7 +82,7 @@ def arithmetic(device: torch.device) -> dict[str, str | int]:
         return {"torch": torch.__version__, "processor": device.type}
     return {
         "torch": torch.__version__,
-        "processor": f"cpu {torch.backends.cpu.get_cpu_capability()}{' bfloat16' if has_bfloat16(device) else ''}",
+        "processor": f"cpu {torch.backends.cpu.get_cpu_capability()}{' bfloat16' if has_bfloat16() else ''}",
         "products": "onednn" if uses_onednn() else "pytorch",
         "threads": torch.get_num_threads(),
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 TOLD = ("vendor_id", "flags", "Features")  # of /proc/cpuinfo; the last on ARM
+TENSOR_CORES = (7, 0)  # NVIDIA's compute capability from which on there are some, for float16
 BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")  # instructions for products; the last on ARM
 
 
@@ -31,10 +32,16 @@ def is_amd() -> bool:
     return not words().isdisjoint(("AuthenticAMD", "HygonGenuine"))
 
 
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether it has arithmetic of its own for bfloat16: without, products take several times as long as those in float32."""
+def has_bfloat16() -> bool:
+    """Whether the processor has arithmetic of its own for bfloat16: without, products take several times as long as in float32."""
+    return not words().isdisjoint(BFLOAT16)
+
+
+def low_precision(device: torch.device) -> torch.dtype | None:
+    """In which products are much faster than in float32; None for none. GPUs that are as fast in bfloat16 as in float16 get the
+    latter, which has eight times as fine digits."""
     if device.type == "cpu":
-        return not words().isdisjoint(BFLOAT16)
+        return torch.bfloat16 if has_bfloat16() else None
     if device.type == "cuda":
-        return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "xpu"
+        return torch.float16 if torch.version.hip or torch.cuda.get_device_capability(device) >= TENSOR_CORES else None
+    return torch.float16 if device.type == "xpu" else None

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..compute.buffers import sliced
 from ..compute.cached_product import CachedProduct
+from ..compute.lowered import Lowered, scaled
 from ..compute.matmul import linear
 from .base import DirectMap, Head, Norm, of_pictures, pooled_gradient
 from .linearized import value_and_slope
@@ -43,7 +44,7 @@ class BlockMap(DirectMap):
 
     per_picture = (*DirectMap.per_picture, "slope", "corr_weight", "corr_row")
     weights = ("output", "contract", "folded", "folded_back")
-    lowered: "Lowered | None" = None  # for large products at another precision
+    lowered: "Factors | None" = None  # for large products at another precision
 
     def __init__(self, block: Block, head: Head, prefix: int):
         y = block.after_attention
@@ -86,7 +87,8 @@ class BlockMap(DirectMap):
     def at_precision(self, dtype: torch.dtype) -> "BlockMap":
         form = copy(self)
         form.precision, common = dtype, self.slope.mean(-2, keepdim=True)
-        form.lowered = Lowered(common, (self.slope - common).to(dtype), self.folded.to(dtype), self.folded_back.to(dtype))
+        factors = self.slope - common, self.folded, self.folded_back
+        form.lowered = Factors(common, *(Lowered.of(factor, dtype, (-2, -1)) for factor in factors))
         return form
 
     @property
@@ -99,13 +101,16 @@ class BlockMap(DirectMap):
 
     def block_vjp(self, gradient: Tensor) -> Tensor:
         low = self.lowered
-        slope, folded = (self.slope, self.folded) if low is None else (low.varying, low.folded)
+        slope, folded = (Lowered(self.slope), Lowered(self.folded)) if low is None else (low.varying, low.folded)
         hidden = gradient @ self.contract  # [M, m]
-        rows = hidden.to(self.precision)[..., None, :]
+        rows = Lowered.of(hidden, self.precision, -1)
         u = self.cotangent_buffer(*gradient.shape[:-1]).transpose(-3, -2).flatten(-2)
         for part in self.parts(gradient):
-            of_all = self.buffers.array("hidden", *rows[part].shape[:-2], *slope.shape[-2:], dtype=self.precision)
-            u[part] = linear(torch.mul(slope[..., None, :, :], rows[part], out=of_all), folded)
+            row = rows.numbers[part][..., None, :]
+            of_all = self.buffers.array("hidden", *row.shape[:-2], *self.slope.shape[-2:], dtype=self.precision)
+            u[part] = linear(torch.mul(slope.numbers[..., None, :, :], row, out=of_all), folded.numbers)
+        if rows.scale is not None:
+            u *= scaled(rows.scale, slope.scale, folded.scale)[..., None]
         u.addcmul_(of_pictures(hidden, self.corr_weight)[..., None], self.corr_row[..., None, :, :], value=-1)
         shared = gradient @ self.output
         if low is not None:
@@ -114,12 +119,13 @@ class BlockMap(DirectMap):
 
     def block_jvp(self, change: Tensor) -> Tensor:
         low = self.lowered
-        slope, folded_back = (self.slope, self.folded_back) if low is None else (low.varying, low.folded_back)
-        hidden = change.new_empty(*change.shape[:-2], len(folded_back))
+        slope, back = (Lowered(self.slope), Lowered(self.folded_back)) if low is None else (low.varying, low.folded_back)
+        hidden = change.new_empty(*change.shape[:-2], len(self.folded_back))
         corrected = change.new_empty(*change.shape[:-1])
         for part in self.parts(change):
-            product = linear(change[part].to(self.precision), folded_back)
-            hidden[part] = product.mul_(slope[..., None, :, :]).sum(-2)
+            rows = Lowered.of(change[part], self.precision, (-2, -1))
+            product = linear(rows.numbers, back.numbers).mul_(slope.numbers[..., None, :, :]).sum(-2, dtype=change.dtype)
+            hidden[part] = product if rows.scale is None else scaled(product, rows.scale[..., 0], slope.scale, back.scale)
             product = self.buffers.array("corrected", *change[part].shape, dtype=change.dtype)
             corrected[part] = torch.mul(change[part], self.corr_row[..., None, :, :], out=product).sum(-1)
         hidden -= corrected @ self.corr_weight
@@ -130,7 +136,7 @@ class BlockMap(DirectMap):
 
 
 @dataclass(frozen=True)
-class Lowered:
+class Factors:
     """What the large products take at a lower precision: the weights, and the slopes less their mean over the tokens.
 
     common [1, m], varying [N, m]: that mean, which keeps its digits, and the rest; of B pictures that are joined [B, 1, m] and
@@ -138,6 +144,6 @@ class Lowered:
     """
 
     common: Tensor
-    varying: Tensor
-    folded: Tensor
-    folded_back: Tensor
+    varying: Lowered
+    folded: Lowered
+    folded_back: Lowered

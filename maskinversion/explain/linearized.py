@@ -13,6 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from ..compute.lowered import Lowered, scaled
 from ..compute.matmul import linear
 
 Layer = TypeVar("Layer", bound="LinearizedLayer")
@@ -84,22 +85,26 @@ def chain_vjp(chain: Sequence[LinearizedLayer], gradient: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Linear(LinearizedLayer):
-    """y = x W^T + b, with W [out, in]."""
+    """y = x W^T + b, with W [out, in]. scale: of a lowered weight."""
 
     weight: Tensor
+    scale: Tensor | None = None
 
     @property
     def macs(self) -> int:
         return self.weight.numel()
 
     def jvp(self, change: Tensor) -> Tensor:
-        return linear(change.to(self.weight.dtype), self.weight).to(change.dtype)
+        low = Lowered.of(change, self.weight.dtype, -1)
+        return scaled(linear(low.numbers, self.weight).to(change.dtype), low.scale, self.scale)
 
     def vjp(self, gradient: Tensor) -> Tensor:
-        return (gradient.to(self.weight.dtype) @ self.weight).to(gradient.dtype)
+        low = Lowered.of(gradient, self.weight.dtype, -1)
+        return scaled((low.numbers @ self.weight).to(gradient.dtype), low.scale, self.scale)
 
     def at_precision(self, dtype: torch.dtype) -> "Linear":
-        return Linear(self.weight.to(dtype))
+        low = Lowered.of(self.weight, dtype, (-2, -1))
+        return Linear(low.numbers, low.scale)
 
     def joined(self, others: Sequence["Linear"]) -> "Linear | None":
         return self if same_weight([self.weight, *(one.weight for one in others)]) else None

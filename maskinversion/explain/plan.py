@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..compute.buffers import Buffers, sliced
-from ..compute.processor import has_bfloat16
+from ..compute.processor import low_precision
 from .base import DirectMap, LayerMap
 from .objective import Objective
 from .pooler import PoolerMap
@@ -23,7 +23,7 @@ class Plan:
     maps: of the layers that the explainability map sums over, of one image, or joined of `pictures` of them, which have as many of
     the masks each. objective: of M masks. start [pictures, D]: the unit token of all masks of an image at the first evaluation,
     whose cotangents are formed once; None where each has its own. iterations: how many evaluations there will be.
-    precision: `exact`, or `fast`, with the large products in bfloat16 where that is faster on this device, but for the first
+    precision: `exact`, or `fast`, with the large products in half precision where that is faster on this device, but for the first
     evaluation: AdamW takes the first step by the signs of the gradient, so that numbers near zero count as much as all others.
     """
 
@@ -42,10 +42,10 @@ class Plan:
         device = objective.rows.device
         buffers = Buffers.of(device)
         exact = [layer.with_buffers(buffers) for layer in maps]
-        lowered = precision == "fast" and has_bfloat16(device)
-        forms = [layer.at_precision(torch.bfloat16) if lowered else layer for layer in exact]
+        lowered = low_precision(device) if precision == "fast" else None
+        forms = exact if lowered is None else [layer.at_precision(lowered) for layer in exact]
         self.maps = [cheapest_form(layer, masks, iterations) for layer in forms] if pictures == 1 else forms
-        self.first: list[LayerMap] | None = exact if lowered else None  # what the first evaluation is done with
+        self.first: list[LayerMap] | None = None if lowered is None else exact  # what the first evaluation is done with
         widest = max(layer.cotangent_bytes for layer in [*self.maps, *(self.first or ())])
         # Of what is joined, all goes together: see `pictures_at_once`.
         self.chunk = pictures if pictures > 1 else buffers.chunk_bytes // widest

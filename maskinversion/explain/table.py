@@ -1,8 +1,11 @@
 """The map of any block with its linear function as one matrix."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from ..compute.lowered import Lowered, scaled
 from .base import DirectMap, SelfAttentionMap
 
 # Multiply-adds that take as long as reading one number from memory: about 20 was measured on a server's CPU (products of 1, 13,
@@ -25,12 +28,16 @@ class TabulatedMap(SelfAttentionMap):
         self.table = source.seed.new_empty(self.heads, width, entries, dtype=source.precision)
         # What the tokens share is large: it keeps its digits.
         self.common = source.seed.new_empty(self.heads, width, 1, self.head_width)
+        scales: list[Any] = []
         rows = max(1, self.buffers.chunk_bytes // source.cotangent_bytes)
         for first in range(0, width, rows):
             chosen = slice(first, first + rows)
             u = source.by_head(source.block_vjp(source.seed.T[chosen])).transpose(0, 1)  # [h, rows, N, d_h]
             self.common[:, chosen] = u.mean(2, keepdim=True)
-            self.table[:, chosen].unflatten(2, (self.tokens, -1)).copy_(u.sub_(self.common[:, chosen]))
+            low = Lowered.of(u.sub_(self.common[:, chosen]), source.precision, (0, 2, 3))
+            self.table[:, chosen].unflatten(2, (self.tokens, -1)).copy_(low.numbers)
+            scales.append(low.scale)
+        self.scale = None if scales[0] is None else torch.cat(scales, 1).flatten()  # [D]
 
     @staticmethod
     def worthwhile(source: DirectMap, masks: int, iterations: int) -> bool:
@@ -60,21 +67,23 @@ class TabulatedMap(SelfAttentionMap):
         return self.buffers.array("cotangents", *shape, dtype=self.values.dtype, of=self).transpose(0, 1)
 
     def cotangents(self, unit: Tensor) -> Tensor:
-        # U is blind to what is taken away, on which bfloat16 would spend its digits.
+        # U is blind to what is taken away, on which low precision would spend its digits.
         unit = unit - (unit @ self.unit)[:, None] * self.unit
+        low = Lowered.of(unit if self.scale is None else unit * self.scale, self.table.dtype, -1)
         found = self.cotangent_buffer(len(unit))
         u = found.transpose(0, 1)  # [h, M, N, d_h]
         varying = self.as_precise(u.flatten(2))
-        torch.bmm(unit.to(varying.dtype).expand(self.heads, -1, -1), self.table, out=varying)
-        u.flatten(2).copy_(varying)
+        torch.bmm(low.numbers.expand(self.heads, -1, -1), self.table, out=varying)
+        scaled(u.flatten(2).copy_(varying), low.scale)
         u.add_((unit @ self.common[:, :, 0])[:, :, None])
         return found
 
     def cotangents_vjp(self, gradient: Tensor) -> Tensor:
         gradient = gradient.transpose(0, 1)  # [h, M, N, d_h]
         flat = gradient.flatten(2)
-        varying = self.as_precise(flat).copy_(flat) @ self.table.mT
-        return (varying.to(gradient.dtype) + gradient.sum(2) @ self.common[:, :, 0].mT).sum(0)
+        low = Lowered.of(flat, self.table.dtype, -1, out=self.as_precise(flat))
+        varying = scaled((low.numbers @ self.table.mT).to(gradient.dtype), low.scale, self.scale)
+        return (varying + gradient.sum(2) @ self.common[:, :, 0].mT).sum(0)
 
     def as_precise(self, like: Tensor) -> Tensor:
         """Itself, or a buffer for it at the precision of the table."""

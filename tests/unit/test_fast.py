@@ -1,4 +1,6 @@
-"""`precision="fast"`: large products in bfloat16, and the first step as `exact` takes it."""
+"""`precision="fast"`: large products in half precision, and the first step as `exact` takes it."""
+
+from copy import copy
 
 import pytest
 import torch
@@ -6,16 +8,19 @@ import torch.nn.functional as F
 
 import maskinversion as mi
 from maskinversion import inverter as inverting
+from maskinversion.bench import gpu
 from maskinversion.bundled import EXAMPLES, load_example
 from maskinversion.explain import plan
-from tests.helpers.fast_agreement import Imitated
+from maskinversion.explain.table import TabulatedMap
+from tests.helpers.fast_agreement import HALVES, Imitated
 from tests.helpers.pictures import many_masks, picture
 from tests.helpers.small_models import small_clip
 
 
-@pytest.fixture(autouse=True)
-def bfloat16(monkeypatch):
-    monkeypatch.setattr(plan, "has_bfloat16", lambda device: True)
+@pytest.fixture(autouse=True, params=HALVES, ids=str)
+def half(request, monkeypatch):
+    monkeypatch.setattr(plan, "low_precision", lambda device: request.param)
+    return request.param
 
 
 def both(clip: mi.Clip, image, masks, **settings) -> list[mi.LocalizedTokens]:
@@ -51,16 +56,16 @@ def test_pictures_together_have_the_tokens_that_each_has_alone(monkeypatch):
     assert len(joined) == 1 and joined[0] is not None
 
 
-def test_what_all_tokens_share_keeps_its_digits():
+def test_what_all_tokens_share_keeps_its_digits(half):
     inverter = mi.MaskInverter(small_clip())
     exact = inverter.encode(picture(48, 1)[0]).maps[0]
     gradient = torch.randn(3, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected = exact.block_vjp(gradient).clone()
-    low = exact.at_precision(torch.bfloat16)
+    low = exact.at_precision(half)
     off = (low.block_vjp(gradient) - expected).norm() / expected.norm()
     exact.slope.copy_(exact.slope.mean(-2, keepdim=True).expand_as(exact.slope))  # now there is nothing else
     expected = exact.block_vjp(gradient).clone()
-    low = exact.at_precision(torch.bfloat16)
+    low = exact.at_precision(half)
     alike = (low.block_vjp(gradient) - expected).norm() / expected.norm()
     assert alike < 1e-12 and 1e-5 < off < 1e-2
 
@@ -72,3 +77,23 @@ def test_the_bundled_scenes_have_the_tokens_of_exact(name):
         exact, fast = both(mi.load_clip("bundled", device="cpu"), example.image, example.masks)
     assert F.cosine_similarity(exact.embeddings, fast.embeddings).min() > 0.999
     assert not torch.equal(exact.embeddings, fast.embeddings)
+
+
+@pytest.mark.parametrize("factor", [1e-25, 1e25])
+@pytest.mark.parametrize("tabulated", [False, True])
+@pytest.mark.parametrize("family", gpu.QUICK_FAMILIES[:2])
+def test_numbers_of_any_size_have_room(half, family, tabulated, factor):
+    inverter = mi.MaskInverter(mi.load_clip(gpu.small_model(gpu.FAMILIES[family])))
+    low = inverter.encode(picture(48, 1)[0]).maps[0].at_precision(half)
+    larger = copy(low)
+    larger.seed = low.seed * factor
+    low, larger = (TabulatedMap(one) if tabulated else one for one in (low, larger))
+    generator = torch.Generator().manual_seed(0)
+    unit = F.normalize(torch.randn(3, 64, dtype=torch.float64, generator=generator), dim=1)
+    expected = low.cotangents(unit).clone()
+    change = torch.randn(expected.shape, dtype=torch.float64, generator=generator)
+    torch.testing.assert_close(larger.cotangents(unit) / factor, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max()))
+    found, expected = larger.cotangents_vjp(change) / factor, low.cotangents_vjp(change)
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max()))
+    found, expected = low.cotangents_vjp(change * factor) / factor, low.cotangents_vjp(change)
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max()))

@@ -277,7 +277,7 @@ def test_a_table_for_many_masks_changes_nothing(vision):
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 40])
 def test_fast_precision_stays_close_to_exact(count, monkeypatch):
-    monkeypatch.setattr(plan, "has_bfloat16", lambda device: True)
+    monkeypatch.setattr(plan, "low_precision", lambda device: torch.bfloat16)
     clip = random_clip("ViT-B-32", torch.float32)
     image, _ = picture(224, 1)
     masks = many_masks(224, count)

@@ -102,7 +102,15 @@ def test_this_processor_says_what_it_is():
 @pytest.mark.parametrize("found, expected", [({"avx512f"}, False), ({"avx512_bf16"}, True), ({"amx_bf16"}, True), ({"bf16"}, True)])
 def test_bfloat16_is_used_where_the_processor_has_it(monkeypatch, found, expected):
     monkeypatch.setattr(processor, "words", lambda: frozenset(found))
-    assert processor.has_bfloat16(CPU) == expected
+    assert processor.has_bfloat16() == expected
+    assert processor.low_precision(CPU) == (torch.bfloat16 if expected else None)
+
+
+@pytest.mark.parametrize("capability, expected", [((6, 1), None), ((7, 5), torch.float16), ((8, 9), torch.float16)])
+def test_half_precision_is_used_where_the_gpu_has_tensor_cores(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert processor.low_precision(torch.device("cuda")) == expected
+    assert processor.low_precision(torch.device("mps")) is None
 
 
 def test_a_variable_overrules_the_choice_and_is_recorded(monkeypatch, bundled, scene):
