@@ -97,6 +97,7 @@ def test_a_miniature_equals_autograd_and_is_left_alone(miniatures, name):
     assert found["token 48 torch.float32"] < 1e-4
     assert found["own"] < 1e-5  # the embedding and the hidden states are those of the model's own forward pass
     assert found["float16"] < 1e-4 and found["bfloat16"] < 1e-2 and found["dtypes"] == ["torch.float32"]
+    assert found["torch.float8_e4m3fn"] < 1e-5 and found["torch.float8_e5m2"] < 1e-5
     assert found["untouched"]
     assert found["states"] == (3 if "so400m" in name else 0)
 

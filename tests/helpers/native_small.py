@@ -141,6 +141,12 @@ def check(config: dict) -> dict:
             )
             found["states"] = len(encoded.states)
             found["native size"] = list(clip.tower.image_size)
+    for kind in (torch.float8_e4m3fn, torch.float8_e5m2):  # as --fp8_e4m3fn-text-enc loads it
+        rounded = build(config, torch.float32)
+        for parameter in rounded.model.parameters():
+            parameter.data = parameter.data.to(kind).float()
+        low, high = (inverted(model, image, masks)[2].embeddings for model in (build(config, kind), rounded))
+        found[str(kind)] = 1 - F.cosine_similarity(low, high).min().item()
     exact = inverted(build(config, torch.float32), image, masks)[2]
     rough = inverted(build(config, torch.bfloat16), image, masks)[2]
     found["float16"] = 1 - F.cosine_similarity(first.embeddings, exact.embeddings).min().item()
