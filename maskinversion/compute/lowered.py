@@ -22,11 +22,11 @@ class Lowered:
     @classmethod
     def of(cls, x: Tensor, dtype: torch.dtype, dims: int | tuple[int, ...], out: Tensor | None = None) -> "Lowered":
         """x at this precision. dims: those with a scale in common, of which `scale` keeps one number each. out: memory for it."""
-        scale = None
-        if dtype == torch.float16:
-            scale = x.abs().amax(dims, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny) * HEADROOM
-            x = x / scale
-        return cls(x.to(dtype) if out is None else out.copy_(x), scale)
+        if dtype != torch.float16:
+            return cls(x.to(dtype) if out is None else out.copy_(x))
+        largest = torch.linalg.vector_norm(x, torch.inf, dims, keepdim=True)
+        scale = largest.clamp_min_(torch.finfo(x.dtype).tiny).mul_(HEADROOM)
+        return cls(torch.div(x, scale, out=torch.empty_like(x, dtype=dtype) if out is None else out), scale)
 
 
 def scaled(product: Tensor, *scales: Tensor | None) -> Tensor:
