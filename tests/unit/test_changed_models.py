@@ -203,12 +203,21 @@ def test_what_accelerate_moves_as_a_whole_gives_the_same_token():
     assert_same(token(model), expected, 1e-6)
 
 
-def test_an_attention_that_cannot_be_offloaded_is_named():
+@pytest.mark.parametrize("family, name", [("open_clip", "CLIP"), ("siglip", "SiglipVisionModel")])
+def test_an_attention_that_cannot_be_offloaded_is_named(family, name):
     """accelerate offloads its out_proj by itself, which the attention never calls: the model fails without us, too."""
     accelerate = pytest.importorskip("accelerate")
-    model = open_clip_model()
-    accelerate.cpu_offload(model.visual, "cpu")
-    with pytest.raises(mi.ModelError, match="forward pass of this CLIP fails by itself"):
+    model = MODELS[family]()
+    accelerate.cpu_offload(getattr(model, "visual", model), "cpu")
+    with pytest.raises(mi.ModelError, match=f"forward pass of this {name} fails by itself"):
+        token(model)
+
+
+def test_what_is_offloaded_with_all_its_parts_is_refused():
+    accelerate = pytest.importorskip("accelerate")
+    model = siglip_model()
+    accelerate.cpu_offload(model, "cpu", preload_module_classes=["SiglipMultiheadAttentionPoolingHead"])
+    with pytest.raises(mi.ModelError, match=r"head.*without preload_module_classes"):
         token(model)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...explain.base import LayerMap
 from ...geometry import Geometry
 from .opening import check_there, named
-from .proof import prove
+from .proof import own_failure, prove
 from .reading import at_least_float32
 
 CLIP_PIXELS = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # mean and std of OpenAI's data
@@ -98,7 +98,8 @@ class Tower(ABC):
         with named(self.model):
             check_there(self.model)
             pixels = pixels.to(self.device, self.dtype)
-            found = self.pass_through(pixels, layers)
+            with own_failure(self, pixels):
+                found = self.pass_through(pixels, layers)
         prove(self, pixels[:1], found[0].global_embedding)
         return found
 

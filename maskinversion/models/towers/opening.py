@@ -162,7 +162,8 @@ def missing(module: Any, name: str) -> Unreadable:
     return Unreadable(
         module,
         f"has no {name} in memory (it is on the device 'meta')",
-        "load the model with its weights, or offload it with accelerate.cpu_offload or disk_offload, from where they are fetched",
+        "load the model with its weights, or offload it with accelerate.cpu_offload or disk_offload, from where they are fetched, "
+        "and without preload_module_classes",
     )
 
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -12,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...errors import ModelError, first_line, out_of_memory
+from ...errors import MaskInversionError, ModelError, first_line, out_of_memory
 
 if TYPE_CHECKING:
     from .base import Tower
@@ -40,12 +42,7 @@ def prove(tower: Tower, pixels: Tensor, embedding: Tensor) -> None:
         small = F.interpolate(pixels.to(embedding), tower.image_size, mode="bilinear", antialias=True)
         pixels = small.to(pixels)
         embedding = tower.pass_through(pixels, 1)[0].global_embedding
-    try:
-        own = tower.own(pixels)[0].to(embedding)
-    except Exception as error:  # of whatever has been done to the model
-        if out_of_memory(error):
-            raise
-        raise ModelError(f"the forward pass of this {name} fails by itself ({first_line(error)}): {ANEW}") from error
+    own = own_embedding(tower, pixels).to(embedding)
     if not own.isfinite().all():
         raise ModelError(
             f"this {name} gives an embedding that is not finite: its weights are damaged, or it overflows in {tower.dtype}; "
@@ -60,6 +57,33 @@ def prove(tower: Tower, pixels: Tensor, embedding: Tensor) -> None:
             f"of it was changed, adapted or quantised, or is in training mode. {ANEW[0].upper()}{ANEW[1:]}"
         )
     proved[tower.model] = state
+
+
+def own_embedding(tower: Tower, pixels: Tensor) -> Tensor:
+    """The model's own embedding [D] of a normalised image [1, 3, H, W] of its native size. Raises ModelError where it fails."""
+    try:
+        return tower.own(pixels)[0]
+    except Exception as error:  # of whatever has been done to the model
+        if out_of_memory(error):
+            raise
+        name = type(tower.model).__name__
+        raise ModelError(f"the forward pass of this {name} fails by itself ({first_line(error)}): {ANEW}") from error
+
+
+@contextmanager
+def own_failure(tower: Tower, pixels: Tensor) -> Iterator[None]:
+    """Says of an error while a tower computes, with modules of its model, that the model fails without the tower, too.
+
+    pixels [B, 3, H, W]: of any size.
+    """
+    try:
+        yield
+    except MaskInversionError:
+        raise
+    except Exception as error:
+        if not out_of_memory(error):
+            own_embedding(tower, pixels.new_zeros(1, 3, *tower.image_size))
+        raise
 
 
 def state_of(model: Any) -> int:
