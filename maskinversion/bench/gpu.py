@@ -26,13 +26,19 @@ from .run import Settings, sweep, tables
 from .worker import inputs
 
 SMALL = dict(image_size=48, patch_size=8, width=64, layers=3, head_width=32)
-FAMILIES: dict[str, dict[str, Any]] = {  # of open_clip's vision_cfg
+FAMILIES: dict[str, dict[str, Any]] = {  # of open_clip's vision_cfg, or a class of transformers and its configuration
     "plain ViT": SMALL,
     "ViT with norms inside its blocks": SMALL | dict(block_type="custom", qk_norm=True, scale_attn_inner=True, scale_fc=True),
     "CoCa": SMALL | dict(attentional_pool=True, attn_pooler_queries=4, attn_pooler_heads=4),
     "SigLIP": dict(timm_model_name="vit_base_patch16_siglip_224", timm_pool="map", timm_proj="none", image_size=224),
     "EVA-02": dict(timm_model_name="eva02_base_patch16_clip_224", timm_pool="token", timm_proj=None, image_size=224),
 }
+HIDDEN = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=2, image_size=48, patch_size=8)
+if find_spec("transformers") is not None:
+    FAMILIES["transformers' CLIP"] = HIDDEN | dict(kind="CLIPVisionModelWithProjection", projection_dim=64)
+    FAMILIES["transformers' SigLIP"] = HIDDEN | dict(kind="SiglipVisionModel")
+# The others have a torch.nn.MultiheadAttention: it reads weights of parts that it never calls, and accelerate brings them at calls.
+OFFLOADED = ("SigLIP", "EVA-02", "transformers' CLIP")
 QUICK_FAMILIES = ("plain ViT", "ViT with norms inside its blocks", "CoCa")
 MODELS = ("ViT-B-16", "ViT-L-14", "ViT-H-14", "ViT-bigG-14", "ViT-B-16-SigLIP")
 WAITS = ("aten::_local_scalar_dense", "aten::nonzero", "cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
@@ -64,13 +70,20 @@ class DiffersError(MaskInversionError):
     """A device gives another result than the CPU, or waits in a step."""
 
 
-def small_model(vision: dict[str, Any]) -> nn.Module:
+def small_model(family: str) -> nn.Module:
     """A model of random weights, in float64, with every weight away from its initial value."""
-    import open_clip
-
+    vision = dict(FAMILIES[family])
     torch.manual_seed(0)
-    text: dict[str, Any] = dict(context_length=8, width=32, heads=2, layers=1)
-    model = open_clip.CLIP(64 if "width" in vision else 768, open_clip.CLIPVisionCfg(**vision), open_clip.CLIPTextCfg(**text))
+    if "kind" in vision:
+        import transformers
+
+        kind = getattr(transformers, vision.pop("kind"))
+        model = kind(kind.config_class(**vision))
+    else:
+        import open_clip
+
+        text: dict[str, Any] = dict(context_length=8, width=32, heads=2, layers=1)
+        model = open_clip.CLIP(64 if "width" in vision else 768, open_clip.CLIPVisionCfg(**vision), open_clip.CLIPTextCfg(**text))
     for parameter in model.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     return model.double().eval().requires_grad_(False)
@@ -83,8 +96,7 @@ def tokens_of(model: nn.Module, precision: str, image: Tensor, masks: Tensor) ->
 
 def compare(model: nn.Module, way: Way, device: torch.device) -> Tensor:
     """1 minus the cosine [M] of tokens on the device to the CPU's in float64."""
-    visual: Any = model.visual
-    image, masks = inputs(visual.image_size[0], 4)
+    image, masks = inputs(MaskInverter(load_clip(model)).image_size[0], 4)
     rounded = deepcopy(model).to(way.dtype)
     expected = tokens_of(deepcopy(rounded).double(), "exact", image, masks)
     if way.offloaded:
@@ -99,12 +111,11 @@ def compare(model: nn.Module, way: Way, device: torch.device) -> Tensor:
 def agreement(device: torch.device, quick: bool) -> Iterator[tuple[str, float, float]]:
     """What was compared, the largest 1 minus cosine, and how large it may be."""
     for family in QUICK_FAMILIES if quick else FAMILIES:
-        model = small_model(FAMILIES[family])
+        model = small_model(family)
         for way in WAYS:
             if device.type == "mps" and way.dtype == torch.float64:
                 continue
-            # torch.nn.MultiheadAttention reads weights of its parts without calling them, and accelerate brings them at a call
-            if way.offloaded and (find_spec("accelerate") is None or "timm_model_name" not in FAMILIES[family]):
+            if way.offloaded and (find_spec("accelerate") is None or family not in OFFLOADED):
                 continue
             yield f"{family}, {way.name}", float(compare(model, way, device).max()), way.limit
 
@@ -112,7 +123,7 @@ def agreement(device: torch.device, quick: bool) -> Iterator[tuple[str, float, f
 def waits(device: torch.device, steps: int) -> int:
     """How many times the whole inversion of three masks waits for the device, in so many steps, by PyTorch's profiler."""
     image, masks = inputs(48, 3)
-    inverter = MaskInverter(load_clip(small_model(SMALL).float().to(device)), iterations=steps, alpha=1.0)
+    inverter = MaskInverter(load_clip(small_model("plain ViT").float().to(device)), iterations=steps, alpha=1.0)
     encoded = inverter.encode(image)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     with profile(activities=activities) as found:

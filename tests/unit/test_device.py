@@ -33,7 +33,7 @@ def on_meta(thing):
 @pytest.mark.parametrize("family", gpu.QUICK_FAMILIES)
 def test_a_step_looks_at_no_number(family, start, masks, precision, monkeypatch):
     monkeypatch.setattr("maskinversion.explain.plan.low_precision", lambda device: torch.float16)
-    inverter = mi.MaskInverter(mi.load_clip(gpu.small_model(gpu.FAMILIES[family]).float()), layers=2)
+    inverter = mi.MaskInverter(mi.load_clip(gpu.small_model(family).float()), layers=2)
     encoded = inverter.encode(picture(48, 1)[0])
     maps, objective, anchor = on_meta((encoded.maps, DiceObjective(many_masks(48, masks), encoded.grid), encoded.global_embedding))
     assert anchor.device == META
@@ -49,7 +49,7 @@ def test_a_step_looks_at_no_number(family, start, masks, precision, monkeypatch)
 
 @pytest.mark.parametrize("family", gpu.QUICK_FAMILIES)
 def test_a_step_of_several_pictures_looks_at_no_number(family):
-    inverter = mi.MaskInverter(mi.load_clip(gpu.small_model(gpu.FAMILIES[family]).float()), layers=2)
+    inverter = mi.MaskInverter(mi.load_clip(gpu.small_model(family).float()), layers=2)
     first = picture(48, 1)[0]
     encoded = inverter.encode([first, first.flip(0)])
     whole = torch.stack([one.global_embedding for one in encoded])

@@ -83,7 +83,7 @@ def test_the_bundled_scenes_have_the_tokens_of_exact(name):
 @pytest.mark.parametrize("tabulated", [False, True])
 @pytest.mark.parametrize("family", gpu.QUICK_FAMILIES[:2])
 def test_numbers_of_any_size_have_room(half, family, tabulated, factor):
-    inverter = mi.MaskInverter(mi.load_clip(gpu.small_model(gpu.FAMILIES[family])))
+    inverter = mi.MaskInverter(mi.load_clip(gpu.small_model(family)))
     low = inverter.encode(picture(48, 1)[0]).maps[0].at_precision(half)
     larger = copy(low)
     larger.seed = low.seed * factor
