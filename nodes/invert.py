@@ -102,7 +102,8 @@ class MaskInversion(io.ComfyNode):
                     options=list(FITS),
                     default=DEFAULTS["fit"],
                     advanced=True,
-                    tooltip="How the picture becomes a square: squashed, with bars, or cut.",
+                    tooltip="How the picture becomes what the model sees: squashed to a square, with bars, cut, or in its own "
+                    "shape (aspect).",
                 ),
                 io.Combo.Input(
                     "region_hidden_states",
