@@ -12,11 +12,14 @@ from ..bench.run import run as measure
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", nargs="+", default=["ViT-B-16"], help="open_clip's ViTs, random weights (default: %(default)s)")
     parser.add_argument("--size", type=int, nargs="+", default=[224], help="pixels (default: %(default)s)")
-    parser.add_argument("--masks", type=int, nargs="+", default=[1, 5, 10, 100])
-    parser.add_argument("--iterations", type=int, nargs="+", default=[10])
-    parser.add_argument("--layers", type=int, nargs="+", default=[1])
+    parser.add_argument("--masks", type=int, nargs="+", default=[1, 5, 10, 100], help="how many at a time (default: %(default)s)")
+    parser.add_argument("--iterations", type=int, nargs="+", default=[10], help="steps (default: %(default)s)")
+    parser.add_argument("--layers", type=int, nargs="+", default=[1], help="last blocks of the map (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="the fastest counts (default: %(default)s)")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD",
+        help=f"{', '.join(METHODS)} (default: all)",
+    )  # fmt: skip
     parser.add_argument("--reference", type=Path, help="folder of the published package; tests/reference/compare.py installs it")
     parser.add_argument(
         "--slow-masks", type=int, default=10, help="most masks for the baselines by autograd (default: %(default)s)"

@@ -10,8 +10,8 @@ from .classify import print_classification
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--example", choices=EXAMPLES, default=EXAMPLES[0])
-    parser.add_argument("--out", type=Path, default=Path("maskinversion-demo"))
+    parser.add_argument("--example", choices=EXAMPLES, default=EXAMPLES[0], help="the scene (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("maskinversion-demo"), help="folder to write to (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.settings import CLASSES, LOSSES, METHODS, QUALITIES, WHOLE_PICTURE, Settings
-from ..settings import LR_UNITS, PRECISIONS, STARTS
+from ..settings import LR_UNITS, PRECISIONS, STARTS, InversionSettings
 from ..tasks.phrases import TEMPLATES
 from .arguments import add_model
 
@@ -37,6 +37,8 @@ NAMES = {
     "context": "59_labels.txt (default: beside the folder of segments)",
     "open-images": "class-descriptions-boxable.csv (default: beside the annotations)",
 }
+
+SETTINGS = {field.name: field.metadata["help"] for field in dataclasses.fields(InversionSettings)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,21 +91,26 @@ def add_common(kind: argparse.ArgumentParser, out: str) -> None:
 
 def add_compared(kind: argparse.ArgumentParser) -> None:
     several = kind.add_argument_group("to compare", "each may have several values; every combination is a row")
-    several.add_argument("--mask-quality", nargs="+", choices=QUALITIES, default=["exact"])
-    several.add_argument("--iterations", type=int, nargs="+", default=[10])
-    several.add_argument("--lr", type=float, nargs="+", default=[0.1])
-    several.add_argument("--alpha", type=float, nargs="+", default=[], help="default: 0 for classes, 5 for expressions")
-    several.add_argument("--layers", type=int, nargs="+", default=[1])
-    several.add_argument("--loss", nargs="+", choices=LOSSES, default=["dice"])
-    several.add_argument("--start", nargs="+", choices=STARTS, default=["picture"])
-    several.add_argument("--image-size", type=int, nargs="+", default=[None], help="pixels that the model sees")
-    several.add_argument("--fit", nargs="+", choices=WHOLE_PICTURE, default=["stretch"])
+
+    def add(name: str, default: Any, words: str, **options: Any) -> None:
+        several.add_argument(name, nargs="+", default=[default], help=f"{words} (default: {default})", **options)
+
+    add("--mask-quality", "exact", "how masks were drawn", choices=QUALITIES)
+    add("--iterations", 10, SETTINGS["iterations"], type=int)
+    add("--lr", 0.1, SETTINGS["lr"], type=float)
+    add("--layers", 1, SETTINGS["layers"], type=int)
+    add("--loss", "dice", "what is minimised", choices=LOSSES)
+    add("--start", "picture", SETTINGS["start"], choices=STARTS)
+    add("--fit", "stretch", SETTINGS["fit"], choices=WHOLE_PICTURE)
+    alpha = f"{SETTINGS['alpha']} (default: 0 for classes, 5 for expressions)"
+    several.add_argument("--alpha", type=float, nargs="+", default=[], help=alpha)
+    several.add_argument("--image-size", type=int, nargs="+", default=[None], help=SETTINGS["image_size"])
     kind.add_argument(
         "--mask-radius", type=float, default=Settings.mask_radius,
         help="to erode or dilate by, in parts of the square root of a mask's area (default: %(default)s)",
     )  # fmt: skip
-    kind.add_argument("--lr-unit", choices=LR_UNITS, default="absolute")
-    kind.add_argument("--precision", choices=PRECISIONS, default="exact")
+    kind.add_argument("--lr-unit", choices=LR_UNITS, default="absolute", help=SETTINGS["lr_unit"])
+    kind.add_argument("--precision", choices=PRECISIONS, default="exact", help=SETTINGS["precision"])
 
 
 def settings_of(args: argparse.Namespace) -> Settings:

@@ -7,7 +7,7 @@ from .arguments import add_inversion, add_masks, add_model, invert_files, make_i
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", type=Path)
+    parser.add_argument("image", type=Path, help="a picture")
     add_masks(parser, required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder for tokens.safetensors and one overlay PNG per mask")
     add_model(parser)

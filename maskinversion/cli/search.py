@@ -31,11 +31,11 @@ SECONDS = 5  # between two lines of progress
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", type=Path, help="a table of regions, as `embed` writes it")
-    asked = parser.add_argument_group("what to search for; each may be repeated")
-    asked.add_argument("--phrase", action="append", default=[], help="what the regions are, such as 'a red car'")
+    asked = parser.add_argument_group("what to search for")
+    asked.add_argument("--phrase", action="append", default=[], help="such as 'a red car'; may be repeated")
     asked.add_argument("--phrases", type=Path, help="a text file with a phrase a line")
-    asked.add_argument("--tokens", type=Path, action="append", default=[], help="a file of tokens, as `invert` writes it")
-    asked.add_argument("--like", action="append", default=[], metavar="ID", help="a region of the table, by its id")
+    asked.add_argument("--tokens", type=Path, action="append", default=[], help="what `invert` wrote; may be repeated")
+    asked.add_argument("--like", action="append", default=[], metavar="ID", help="a region of the table; may be repeated")
     asked.add_argument("--regions-of", type=Path, metavar="TABLE", help="every region of another table")
     asked.add_argument("--image", type=Path, help="a picture, with the region in --mask")
     add_masks(parser)

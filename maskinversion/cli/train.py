@@ -28,7 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_model(parser)
     for field in dataclasses.fields(TrainingSettings):
-        parser.add_argument(f"--{field.name}", type=field.type, default=field.default, **field.metadata)
+        words = f"{field.metadata['help']} (default: %(default)s)"
+        parser.add_argument(
+            f"--{field.name}", type=field.type, default=field.default, choices=field.metadata["choices"], help=words
+        )
 
 
 def run(args: argparse.Namespace) -> None:
