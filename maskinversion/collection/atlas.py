@@ -11,7 +11,7 @@ from ..drawing.labels import colour_of
 from ..errors import InputError
 from ..packages import require
 from .album import Album
-from .group import Group
+from .group import SEED, Group
 from .search import RegionSearch
 from .sheet import BACKGROUND, portrait
 
@@ -24,10 +24,10 @@ ROOM = 1.6  # cells for every region
 USE = "a map of regions"
 
 
-def layout(tokens: np.ndarray, seed: int = 0) -> np.ndarray:
+def layout(tokens: np.ndarray) -> np.ndarray:
     """Places [N, 2] in 0..1 of unit tokens [N, D]: t-SNE (van der Maaten, Hinton, 2008) of their first principal components.
 
-    The same seed gives the same places. Raises InputError for fewer than FEWEST, PackageError without scikit-learn.
+    The same tokens give the same places. Raises InputError for fewer than FEWEST, PackageError without scikit-learn.
     """
     if len(tokens) < FEWEST:
         raise InputError(f"a map needs {FEWEST} regions, and there are {len(tokens)}: put more into the table")
@@ -36,7 +36,7 @@ def layout(tokens: np.ndarray, seed: int = 0) -> np.ndarray:
     main = decomposition.PCA(dimensions, svd_solver="full").fit_transform(tokens)
     perplexity = min(PERPLEXITY, (len(tokens) - 1) / 3)
     start = "pca" if dimensions > 1 else "random"
-    found = manifold.TSNE(2, perplexity=perplexity, init=start, random_state=seed).fit_transform(main)
+    found = manifold.TSNE(2, perplexity=perplexity, init=start, random_state=SEED).fit_transform(main)
     low, high = found.min(0), found.max(0)
     return (found - low) / np.maximum(high - low, 1e-9)
 
@@ -64,18 +64,17 @@ def region_map(
     groups: Sequence[Group] = (),
     most: int = MOST,
     size: int = 2400,
-    seed: int = 0,
 ) -> Image.Image:
-    """A square picture of `size` pixels with a thumbnail of every region, or of `most` of them, drawn by `seed`.
+    """A square picture of `size` pixels with a thumbnail of every region, or of `most` of them, drawn by lot.
 
     among: the rows that are on it; None is all. groups: regions of one have a frame of one colour; others have none. Those that
     cannot be opened leave their place empty: see `Album.problems`. Raises InputError for fewer regions than FEWEST.
     """
     rows = np.arange(len(search)) if among is None else among
     if len(rows) > most:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+        rows = np.sort(np.random.default_rng(SEED).choice(rows, most, replace=False))
     across = max(2, int(np.ceil((ROOM * len(rows)) ** 0.5)))
-    cells = on_grid(layout(search.tokens.take(rows).numpy(), seed), across)
+    cells = on_grid(layout(search.tokens.take(rows).numpy()), across)
     side = max(4, size // across)
     colours = {row: colour_of(number) for number, group in enumerate(groups) for row in group.rows}
     drawn = Image.new("RGB", (side * across, side * across), BACKGROUND)

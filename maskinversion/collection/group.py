@@ -15,6 +15,7 @@ from .neighbours import Progress, UnitTokens
 NEIGHBOURS = 20  # of each region, that are looked at for near-duplicates
 LEARNT = 20_000  # regions that clusters are learnt from
 AT_ONCE = 8192
+SEED = 0  # of what is drawn
 USE = "grouping regions"
 
 
@@ -65,18 +66,18 @@ def near_duplicates(
     return ordered([made(tokens, np.array(members)) for members in groups.values() if len(members) > 1])
 
 
-def clusters(tokens: UnitTokens, count: int, among: np.ndarray | None = None, seed: int = 0) -> list[Group]:
+def clusters(tokens: UnitTokens, count: int, among: np.ndarray | None = None) -> list[Group]:
     """All regions in `count` groups of like ones, the largest first: k-means of the unit tokens, learnt from LEARNT of them.
 
-    among: the rows that are looked at; None is all. The same seed, the same groups. Raises InputError for a count that cannot be,
-    PackageError without scikit-learn.
+    among: the rows that are looked at; None is all. The same rows give the same groups. Raises InputError for a count that cannot
+    be, PackageError without scikit-learn.
     """
     rows = np.arange(len(tokens)) if among is None else among
     if not 1 <= count <= len(rows):
         raise InputError(f"{len(rows)} regions cannot be put into {count} groups; give a number from 1 to {len(rows)}")
     cluster = require("sklearn.cluster", USE)
-    drawn = rows if len(rows) <= LEARNT else np.sort(np.random.default_rng(seed).choice(rows, LEARNT, replace=False))
-    learnt = cluster.KMeans(count, n_init=1, random_state=seed).fit(tokens.take(drawn).numpy())
+    drawn = rows if len(rows) <= LEARNT else np.sort(np.random.default_rng(SEED).choice(rows, LEARNT, replace=False))
+    learnt = cluster.KMeans(count, n_init=1, random_state=SEED).fit(tokens.take(drawn).numpy())
     centres = F.normalize(torch.from_numpy(np.asarray(learnt.cluster_centers_, np.float32)), dim=1)
     nearest = torch.cat([(tokens.take(rows[i : i + AT_ONCE]) @ centres.T).argmax(1) for i in range(0, len(rows), AT_ONCE)]).numpy()
     return ordered([made(tokens, rows[nearest == number]) for number in range(count) if (nearest == number).any()])

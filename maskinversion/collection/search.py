@@ -135,15 +135,13 @@ class RegionSearch:
         units = self.tokens.take(rows)
         return [Question(name, unit, int(row)) for name, unit, row in zip(ids, units, rows, strict=True)]
 
-    def of_table(self, other: RegionSearch, only: Only | None = None) -> list[Question]:
+    def of_table(self, other: RegionSearch) -> list[Question]:
         """The regions of another table. Raises InputError for one of another CLIP, naming both."""
         made = other.table.made
         self._check(made.fingerprint, made.model, f"{other.table.folder} was made")
-        chosen = other.chosen(only)
-        rows = np.arange(len(other)) if chosen is None else chosen
-        abouts = other.rows.select(["picture", "annotation"]).take(rows).to_pylist()
+        abouts = other.rows.select(["picture", "annotation"]).to_pylist()
         names = [f"{about['picture']} {about['annotation']}" for about in abouts]
-        return [Question(name, unit) for name, unit in zip(names, other.tokens.take(rows), strict=True)]
+        return [Question(name, unit) for name, unit in zip(names, other.tokens.take(np.arange(len(other))), strict=True)]
 
     def _check(self, fingerprint: str, model: str, what: str) -> None:
         made = self.table.made

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..tasks.refer import assign
 
 TIE = 1e-6  # of cosines in float32
+NORMAL_95 = 1.96  # standard deviations on either side that hold 95% of a normal distribution
 
 
 def best_is_right(similarities: Tensor, right: Tensor) -> Tensor:
@@ -78,7 +79,7 @@ def different(texts: Sequence[Sequence[str]]) -> list[str]:
     return list(dict.fromkeys(text for own in texts for text in own))
 
 
-def wilson(hits: np.ndarray, z: float = 1.96, groups: np.ndarray | None = None) -> tuple[float, float, float]:
+def wilson(hits: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float, float]:
     """Share of hits [n], in 0..1, and its 95% Wilson interval.
 
     groups [n]: which hits belong together, such as those of one picture, since they are not independent. Then the interval is
@@ -95,6 +96,7 @@ def wilson(hits: np.ndarray, z: float = 1.96, groups: np.ndarray | None = None) 
             n = min(n, p * (1 - p) / variance)
         elif p in (0, 1):
             n = count
+    z = NORMAL_95
     middle, half = (p + z * z / (2 * n)), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     low, high = ((middle + way * half) / (1 + z * z / n) for way in (-1, 1))
     return p, max(float(low), 0.0), min(float(high), 1.0)

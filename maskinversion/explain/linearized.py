@@ -55,9 +55,9 @@ def same_weight(tensors: Sequence[Tensor]) -> bool:
     )
 
 
-def side_by_side(tensors: Sequence[Tensor], dims: int = 2) -> Tensor:
+def side_by_side(tensors: Sequence[Tensor]) -> Tensor:
     """[B, 1, N, width] of what each of B pictures has [N, width], or fewer dimensions."""
-    return torch.stack(list(tensors)).unflatten(0, (-1, *[1] * (1 + dims - tensors[0].ndim)))
+    return torch.stack(list(tensors)).unflatten(0, (-1, *[1] * (3 - tensors[0].ndim)))
 
 
 def chain_joined(chains: Sequence[Sequence[LinearizedLayer]]) -> Sequence[LinearizedLayer] | None:

@@ -47,7 +47,7 @@ def as_pixels(image: object) -> Tensor:
 
 def scaled(numbers: np.ndarray | Tensor, what: str) -> Tensor:
     """The numbers of a picture as float32 in 0..1."""
-    values = as_tensor(numbers, what)
+    values = as_tensor(numbers)
     if values.is_floating_point():
         return in_range(values, what)
     if values.dtype == torch.bool:

@@ -40,7 +40,7 @@ def label_map(labels: object, ids: Sequence[int] | None = None) -> tuple[Tensor,
             what = f"the label map {labels}"
         with opened(labels, what) as picture:
             labels = np.array(picture) if picture.mode == "P" else array_of(picture)
-    numbers = as_tensor(one_mask(as_numbers(labels, what), what), what)
+    numbers = as_tensor(one_mask(as_numbers(labels, what), what))
     if numbers.ndim == 3 and bool((numbers[..., :1] == numbers[..., :3]).all()):
         numbers = numbers[..., 0]
     if numbers.ndim != 2 or numbers.is_floating_point():

@@ -104,7 +104,7 @@ def region_of(mask: object, what: str, by: str) -> Tensor:
         numbers, by = by_channels(numbers, what, by)
     elif by == "alpha":
         raise InputError(f"{what} has no alpha: give one with transparency, or read it by brightness")
-    values = as_tensor(numbers, what)
+    values = as_tensor(numbers)
     if values.is_floating_point():
         values = in_range(values, what)
         high = float(values.max())
@@ -218,10 +218,10 @@ def by_palette(image: Image.Image, what: str) -> np.ndarray:
 def by_channels(numbers: np.ndarray | Tensor, what: str, by: str) -> tuple[np.ndarray | Tensor, str]:
     """[h, w, C] as the [h, w] that holds the region, and how that is to be read. C: grey and alpha, RGB, or RGBA."""
     colour, alpha = (numbers[..., :-1], numbers[..., -1]) if numbers.shape[2] in (2, 4) else (numbers, None)
-    values = as_tensor(colour, what)
+    values = as_tensor(colour)
     if values.dtype == torch.bool:
         values = values.to(torch.uint8)
-    opaque = torch.zeros(1) if alpha is None else as_tensor(alpha, what)
+    opaque = torch.zeros(1) if alpha is None else as_tensor(alpha)
     if alpha is not None and opaque.min() < opaque.max():
         if by == "alpha":
             return alpha, by

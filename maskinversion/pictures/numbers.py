@@ -35,7 +35,7 @@ def as_numbers(given: object, what: str) -> np.ndarray | Tensor:
     return numbers
 
 
-def as_tensor(numbers: np.ndarray | Tensor, what: str) -> Tensor:
+def as_tensor(numbers: np.ndarray | Tensor) -> Tensor:
     """Numbers as a tensor of bool, uint8, int32, int64 or a float type."""
     if isinstance(numbers, np.ndarray):
         kind = numbers.dtype.newbyteorder("=")

@@ -35,7 +35,8 @@ class Scene:
 class Scenes:
     """Draws scenes from the sprites of the given styles. The same generator state gives the same scene."""
 
-    def __init__(self, styles: Iterable[str], path: Path = BUILD / "sprites.npz"):
+    def __init__(self, styles: Iterable[str]):
+        path = BUILD / "sprites.npz"
         if not path.is_file():
             raise SystemExit(f"{path} is missing: run `python -m recipes.common.sprites` first")
         data = np.load(path)

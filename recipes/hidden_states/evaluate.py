@@ -40,6 +40,7 @@ WAYS = {
     "patches of the mask, no class row": ("patches", False, False),
     "patches of the map, no class row": ("map patches", True, False),
 }
+BATCH, LR = 64, 2e-3  # of the reader
 TEST_KINDS = (*TRAINED_KINDS, "overlap")  # without crowds, whose objects are three patches wide
 
 
@@ -79,13 +80,13 @@ class Reader(nn.Module):
         return self.name((found + self.mlp(found)).mean(1))
 
 
-def learn(rows: Tensor, labels: Tensor, epochs: int, batch: int = 64, lr: float = 2e-3) -> Reader:
+def learn(rows: Tensor, labels: Tensor, epochs: int) -> Reader:
     torch.manual_seed(0)
     reader = Reader(rows.shape[-1], int(labels.max()) + 1).train()
-    steps = epochs * (len(rows) // batch)
-    optimizer = torch.optim.AdamW(reader.parameters(), lr, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.1)
-    order = torch.cat([torch.randperm(len(rows))[: len(rows) // batch * batch] for _ in range(epochs)]).split(batch)
+    steps = epochs * (len(rows) // BATCH)
+    optimizer = torch.optim.AdamW(reader.parameters(), LR, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, steps, pct_start=0.1)
+    order = torch.cat([torch.randperm(len(rows))[: len(rows) // BATCH * BATCH] for _ in range(epochs)]).split(BATCH)
     for chosen in order:
         loss = F.cross_entropy(reader(rows[chosen].float()), labels[chosen], label_smoothing=0.1)
         optimizer.zero_grad()

@@ -17,7 +17,7 @@ from PIL import Image
 import maskinversion as mi
 from maskinversion.cli.main import main
 from maskinversion.collection.run import run
-from maskinversion.collection.sources import CocoInstances, LabelMaps, MaskFiles, ParquetRows, Shards, open_picture
+from maskinversion.collection.sources import CocoInstances, LabelMaps, MaskFiles, ParquetRows, Shards, source_of
 from maskinversion.collection.stream import ahead
 from maskinversion.collection.table import RegionTable
 from maskinversion.collection.worker import Job, Worker
@@ -103,7 +103,7 @@ def test_every_source_gives_what_the_plain_loop_gives(kind, world, expected, tmp
     rows = table.read().to_pylist()
     assert len(rows) == 2 * COUNT and table.read_rejects().num_rows == 0 and len({row["id"] for row in rows}) == 2 * COUNT
     for row, token in zip(rows, table.read_tokens()):
-        shown = open_picture(table.source, row["picture"])
+        shown = source_of(table.source).open(row["picture"])
         index = [list(box) for box in BOXES].index(row["box"])
         number = row["picture"].rpartition("#")[2] if kind == "parquet" else Path(row["picture"]).stem
         own = expected[number][index]  # AdamW divides a number's gradient by itself: one near zero is rounded far, a token is not

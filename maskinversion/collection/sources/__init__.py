@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...errors import InputError, first_line
 from .base import Source
@@ -11,10 +11,7 @@ from .files import LabelMaps, MaskFiles, Pictures
 from .parquet import ParquetRows
 from .shards import Shards
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-__all__ = ["KINDS", "CocoInstances", "LabelMaps", "MaskFiles", "ParquetRows", "Pictures", "Shards", "open_picture", "source_of"]
+__all__ = ["KINDS", "CocoInstances", "LabelMaps", "MaskFiles", "ParquetRows", "Pictures", "Shards", "source_of"]
 
 KINDS: dict[str, type[Source]] = {kind.kind: kind for kind in (CocoInstances, MaskFiles, LabelMaps, Pictures, Shards, ParquetRows)}
 
@@ -27,8 +24,3 @@ def source_of(description: Mapping[str, Any]) -> Source:
         return kind(**{name: value for name, value in description.items() if name in names})
     except (KeyError, TypeError) as error:
         raise InputError(f"the manifest names no source of pictures that this program reads ({first_line(error)})") from error
-
-
-def open_picture(description: Mapping[str, Any], picture: str) -> "Image.Image":
-    """A picture of a table, by the `source` of the table and the key of the picture. Raises InputError where it cannot be read."""
-    return source_of(description).open(picture)
