@@ -11,7 +11,7 @@ from .support.managed import ManagedClip
 from .support.progress import warnings_told, with_shown
 from .support.token_outputs import outputs, result
 from .support.types import CATEGORY, TOKENS_CATEGORY, ClassifierSocket, ClipSocket, Tokens, TokensSocket
-from .support.words import WRITTEN, sentences
+from .support.words import WRITTEN, one_a_line, sentences
 from .token_files import OUTPUT, found_files, located, saved
 
 CLASSIFIERS = ("classifiers", "Save Region Classifier")
@@ -80,9 +80,7 @@ class TrainClassifier(io.ComfyNode):
     ) -> io.NodeOutput:
         options = {name: value for name, value in method.items() if name != "method"}
         settings = TrainingSettings(method=method["method"], prior=prior, decay=decay, **options)
-        lines = labels.split("\n")
-        if len(lines) == sum(map(len, tokens)) + 1 and not lines[-1].strip():
-            lines.pop()  # what follows the last line break
+        lines = one_a_line(labels, sum(map(len, tokens)))
         with warnings_told() as told:
             found = train(tokens, lines, clip.ready(), settings, sentences(template, WRITTEN))
         counts = "\n".join(f"{name}: {count}" for name, count in found.parameters["examples"].items())

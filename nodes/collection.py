@@ -23,7 +23,7 @@ from .support.files import NOTHING_FOUND, bases, inside, relative, stamp, writte
 from .support.managed import ManagedClip
 from .support.progress import counter, warnings_told, with_shown
 from .support.types import COLLECTION_CATEGORY, ClipSocket, RegionSockets, RegionTableSocket, Tokens, TokensSocket
-from .support.words import sentences
+from .support.words import one_a_line, sentences
 from .token_files import OUTPUT, located
 
 TABLES = ("tables of regions", "Save Regions to Table or `maskinversion embed`")
@@ -114,10 +114,8 @@ class SaveRegions(io.ComfyNode):
         pairs = pair(image, mask)
         if len(pairs) != len(tokens):
             raise InputError(f"the tokens are of {len(tokens)} pictures, and there are {len(pairs)}: connect those they are of")
-        lines = [line.strip() for line in labels.split("\n")] if labels.strip() else []
         total = sum(map(len, tokens))
-        if len(lines) == total + 1 and not lines[-1]:
-            lines.pop()  # what follows the last line break
+        lines = one_a_line(labels, total) if labels.strip() else []
         if lines and len(lines) != total:
             raise InputError(f"there are {total} regions and {len(lines)} labels: write one for each, one a line")
         with warnings_told() as told:

@@ -16,7 +16,7 @@ from .support.convert import mask_at, masks_from, masks_or_maps, one_picture
 from .support.managed import ManagedClip
 from .support.progress import counter, warnings_told, with_shown
 from .support.types import CATEGORY, ClassifierSocket, ClipSocket, RegionSockets, Tokens, TokensSocket
-from .support.words import CONNECT, WRITTEN, chosen_phrases, list_input, list_stamp, phrases_input, sentences
+from .support.words import CONNECT, WRITTEN, chosen_phrases, list_input, list_stamp, one_a_line, phrases_input, sentences
 
 SHOWN = 3
 NONE = "(none left)"
@@ -201,10 +201,7 @@ class LabelRegions(io.ComfyNode):
         picture = one_picture(image, "to label")
         height, width, _ = picture.shape
         masks = [mask_at(one, (height, width)) for one in masks_from(mask, (height, width))]
-        lines = [line.strip() for line in labels.split("\n")]
-        if len(lines) == len(masks) + 1 and not lines[-1]:
-            lines.pop()  # what follows the last line break
-        drawn = draw_labels(picture, masks, lines)
+        drawn = draw_labels(picture, masks, one_a_line(labels, len(masks)))
         return io.NodeOutput(torch.stack([drawn]).to(image))
 
 

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ..maskinversion import InputError, LocalizedTokens
 from ..maskinversion.operations import stack
-from .support.files import NOTHING_FOUND, inside, relative, written_name
+from .support.files import NOTHING_FOUND, inside, relative, stamp, written_name
 from .support.progress import with_shown
 from .support.token_outputs import outputs, result
 from .support.types import TOKENS_CATEGORY, Tokens, TokensSocket
@@ -65,8 +65,7 @@ class LoadTokens(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str) -> tuple:
-        found = located(file, *TOKENS).stat()
-        return file, found.st_mtime_ns, found.st_size
+        return file, stamp(located(file, *TOKENS))
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:

@@ -79,6 +79,12 @@ def sentences(template: str, templates: str) -> list[str]:
     return TEMPLATES[templates] if templates in TEMPLATES else [line for line in template.splitlines() if line.strip()]
 
 
+def one_a_line(text: str, count: int) -> list[str]:
+    """The lines of a text that should have `count`, without blanks around them: what follows the last line break is none."""
+    lines = [line.strip() for line in text.split("\n")]
+    return lines[:-1] if len(lines) == count + 1 and not lines[-1] else lines
+
+
 def whole_numbers(text: str) -> list[int]:
     """Of a text with commas between them. Raises InputError for anything else."""
     try:
