@@ -24,11 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from ..models.loading import usable_device
     from ..tasks.caption import load_captioner
 
     decoding = Decoding(args.how, args.count, args.beams, args.temperature, args.top_p, args.length, args.seed)
-    captioner = load_captioner(args.captioner, args.tokenizer, usable_device(args.device))
+    captioner = load_captioner(args.captioner, args.tokenizer, args.device)
     tokens = saved_tokens(args)
     if tokens is None:
         tokens = invert_files(make_inverter(args), args.image, args)

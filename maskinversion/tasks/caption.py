@@ -25,7 +25,7 @@ from ..files import read_json
 from ..identity import check_made_for
 from ..models.clip import Clip
 from ..models.content import WEIGHT_SUFFIXES, is_weights
-from ..models.loading import best_device
+from ..models.loading import usable_device
 from ..models.weights import KINDS, MOST_LAYERS, check_finite, read_state
 from ..operations import embeddings_of, lengths, stack
 from ..packages import require
@@ -247,14 +247,15 @@ def load_captioner(
 
     A JSON file of the same name beside the weights may hold `normalize`, whether the captioner takes embeddings of length 1 (else
     those with a transformer do, as published), and `clip_fingerprint` and `clip`, which CLIP it is for. Raises ModelError when a
-    file is missing, unreadable, or not a ClipCap; PackageError without transformers.
+    file is missing, unreadable, or not a ClipCap; InputError for a device that is not here; PackageError without transformers.
     """
     require("transformers", "a captioner")
+    device = usable_device(device)
     path = BUNDLED_CAPTIONER if source == "bundled" else Path(source)
     name = "the bundled captioner" if source == "bundled" else path.name
     state = read_weights(path)
     model = build(state, name).eval().requires_grad_(False)
-    model = model.to(best_device() if device is None else torch.device(device), dtype)
+    model = model.to(device, dtype)
     about = read_about(path.with_suffix(".json"))
     transformer = isinstance(model.clip_project, TransformerMapper)
     width = model.clip_project.width_in
