@@ -118,7 +118,10 @@ def pick(tokens: Sets, indices: Sequence[int]) -> list[LocalizedTokens]:
 
 
 def slerp(start: Tensor, end: Tensor, weight: float) -> Tensor:
-    """Embeddings [M, D] on the great circle from `start` to `end`; their lengths go evenly from one to the other."""
+    """Embeddings [M, D] on the great circle from `start` to `end`; their lengths go evenly from one to the other.
+
+    weight: 0 is `start`, 1 is `end`. Raises InputError for two that point in opposite directions, or one without a direction.
+    """
     from_length, to_length = lengths(start), lengths(end)
     a, b = start / from_length, end / to_length
     # Half the chord, not the cosine: arccos is blind to small angles.
@@ -143,7 +146,7 @@ def lengths(embeddings: Tensor) -> Tensor:
 
 
 def matched(tokens: Sets, others: Sets) -> list[Tensor]:
-    """The embeddings of `others` that belong to each set of `tokens`."""
+    """The embeddings [m, D] of `others` that belong to each set of m `tokens`. Raises InputError for another number, or CLIP."""
     for one in others:
         check_same_clip(tokens[0], one)
     total, given = sum(map(len, tokens)), sum(map(len, others))
@@ -193,7 +196,7 @@ def empty(clip: Clip, picture: str = "grey") -> EncodedImage:
     """A picture with nothing on it, encoded.
 
     picture: `grey` is the mean colour of the model's training, which it sees as zeros (what Kandinsky 2.2 and IP-Adapter Plus use),
-    or `black`.
+    or `black`. Raises InputError for another.
     """
     if picture not in NOTHINGS:
         raise InputError(f"picture is {picture!r}; it must be one of {', '.join(NOTHINGS)}")

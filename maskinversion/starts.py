@@ -1,6 +1,7 @@
 """Embeddings of regions without any optimisation: what a token can start from, and what MaskInversion is compared with.
 
-All of them read the same frozen model as the inversion does, and only what its one pass over the picture left.
+All of them read the same frozen model as the inversion does: what its one pass over the picture left, and `from_cutouts` two more
+passes for every mask.
 """
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from .models.towers import Tower
 from .pictures import box_of
 
-# WINDOW, MARGIN and SHARPNESS were chosen on the trained styles of the bundled CLIP, see docs/evaluation.md.
+# WINDOW, MARGIN and SHARPNESS were chosen on the trained styles of the bundled CLIP; docs/evaluation.md has the trials of windows.
 WINDOW = 2.0  # a side of what a cut-out shows, in sides of the region's box
 CLOSEST = 4  # as many times a region is enlarged at most
 MARGIN = 1 / 24  # of the shorter side

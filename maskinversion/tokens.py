@@ -38,7 +38,7 @@ class LocalizedTokens:
     embeddings [M, D]: float32 (float64 from a float64 model), unnormalised, in the joint space of the model.
     maps [M, H, W]: the explainability map of each token on the model's canvas, in 0..1, at the last step's loss.
     losses [iterations, M]. iou [M]: of the map and the mask, each cut at half its maximum.
-    global_embedding [D]: the model's plain image embedding, where the tokens started from.
+    global_embedding [D]: the model's plain embedding of the whole image, at which the start `picture` begins.
     geometry: how the image became the canvas. model, fingerprint: which CLIP. parameters: of the inverter, and
     the `arithmetic` that it was computed with, see `compute.matmul`.
     """

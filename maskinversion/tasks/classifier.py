@@ -24,8 +24,9 @@ from ..operations import changed, embeddings_of, lengths, stack, taken
 from ..tokens import LocalizedTokens, Sets
 from .boxes import BoxNetwork, learn_boxes, uniform
 from .classifier_settings import TrainingSettings
-from .classify import Classification, text_embeddings
+from .classify import Classification
 from .phrases import CLASS_TEMPLATE
+from .texts import text_embeddings
 
 ITERATIONS = 500  # of L-BFGS at most
 HISTORY = 20
