@@ -13,7 +13,7 @@ from ..maskinversion.tasks.decoding import Decoding
 from .support.files import NOTHING_FOUND, every_file, located, relative, stamp
 from .support.managed import InUse, ManagedCaptioner, ManagedClip
 from .support.progress import counter, warnings_told, with_shown
-from .support.types import CATEGORY, CaptionerSocket, ClipSocket, Tokens, TokensSocket
+from .support.types import CATEGORY, CaptionerSocket, ClipSocket, Tokens, TokensSocket, seed_input
 from .support.words import CONNECT, WRITTEN, chosen_phrases, list_input, list_stamp, phrases_input
 
 FOLDER = "clipcap"
@@ -154,9 +154,7 @@ def sampling_inputs() -> list[io.Input]:
         io.Float.Input(
             "top_p", default=0.9, min=0.05, max=1.0, step=0.05, tooltip="Only the likeliest words that together are as probable."
         ),
-        io.Int.Input(
-            "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=False, tooltip="Another one, other captions."
-        ),
+        seed_input("Another one, other captions.", changing=False),
     ]
 
 

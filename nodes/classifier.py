@@ -4,13 +4,13 @@ from comfy_api.latest import io
 
 from ..maskinversion.tasks.classifier import RegionClassifier, train
 from ..maskinversion.tasks.classifier_files import load_classifier, read_labelled, save_classifier
-from ..maskinversion.tasks.classifier_settings import LARGEST_SEED, PRIORS, TrainingSettings
+from ..maskinversion.tasks.classifier_settings import PRIORS, TrainingSettings
 from ..maskinversion.tasks.phrases import CLASS_TEMPLATE
 from .support.files import NOTHING_FOUND, stamp
 from .support.managed import ManagedClip
 from .support.progress import warnings_told, with_shown
 from .support.token_outputs import outputs, result
-from .support.types import CATEGORY, TOKENS_CATEGORY, ClassifierSocket, ClipSocket, Tokens, TokensSocket
+from .support.types import CATEGORY, TOKENS_CATEGORY, ClassifierSocket, ClipSocket, Tokens, TokensSocket, seed_input
 from .support.words import WRITTEN, one_a_line, sentences
 from .token_files import OUTPUT, found_files, located, saved
 
@@ -192,14 +192,7 @@ class SampleBox(io.ComfyNode):
                 TokensSocket.Input("tokens", tooltip="From MaskInversion, of the CLIP that the classifier is for."),
                 ClassifierSocket.Input("classifier", tooltip="One trained by lare: it has the boxes."),
                 io.Int.Input("count", default=4, min=1, max=256, tooltip="How many points of each token's box."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=LARGEST_SEED,
-                    control_after_generate=True,
-                    tooltip="The same seed gives the same points.",
-                ),
+                seed_input("The same seed gives the same points."),
             ],
             outputs=outputs("All points of the first token's box, then of the second's, and so on."),
         )
@@ -225,9 +218,7 @@ def lare_inputs() -> list[io.Input]:
         ),
         io.Int.Input("steps", default=DEFAULTS.steps, min=1, max=10_000, tooltip="Of learning the boxes."),
         io.Float.Input("lr", default=DEFAULTS.lr, min=0.00001, max=1.0, step=0.00001, tooltip="Rate of those steps."),
-        io.Int.Input(
-            "seed", default=0, min=0, max=LARGEST_SEED, control_after_generate=False, tooltip="The same seed, the same classifier."
-        ),
+        seed_input("The same seed, the same classifier.", changing=False),
     ]
 
 

@@ -21,7 +21,7 @@ from .support.convert import masks_from, one_picture
 from .support.files import NOTHING_FOUND, every_file, located, relative, stamp
 from .support.managed import InUse, ManagedDecoder, memory_back
 from .support.progress import ProgressBar, counter
-from .support.types import CATEGORY, PipelineSocket, RegionSockets, Tokens, TokensSocket
+from .support.types import CATEGORY, PipelineSocket, RegionSockets, Tokens, TokensSocket, seed_input
 
 SUBCATEGORY = f"{CATEGORY}/diffusers"
 
@@ -127,14 +127,7 @@ def sampling_inputs(sides: str) -> list[io.Input]:
         io.Int.Input("steps", default=30, min=1, max=1000, tooltip="More take longer and are cleaner."),
         io.Float.Input("guidance", default=4.0, min=0.0, max=50.0, step=0.1, tooltip="How strictly to follow the token."),
         io.Int.Input("count", default=1, min=1, max=64, tooltip="Pictures for each token, made one after the other."),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=0xFFFFFFFFFFFFFFFF,
-            control_after_generate=True,
-            tooltip="Of the first picture; the next ones take the next numbers.",
-        ),
+        seed_input("Of the first picture; the next ones take the next numbers."),
         io.String.Input("prompt", default="", multiline=True, tooltip="Kandinsky reads no text; the others add it to the token."),
         io.String.Input("negative_prompt", default="", multiline=True, tooltip="Kandinsky reads no text."),
         io.Float.Input(

@@ -11,7 +11,7 @@ from .support.files import every_file, located, relative, stamp
 from .support.managed import InUse, ManagedClip, ManagedPrior
 from .support.progress import counter
 from .support.token_outputs import outputs, result
-from .support.types import ClipSocket, PriorSocket, Tokens, TokensSocket
+from .support.types import ClipSocket, PriorSocket, Tokens, TokensSocket, seed_input
 
 in_use: InUse[ManagedPrior] = InUse()
 
@@ -72,14 +72,7 @@ class TokensInPrompt(io.ComfyNode):
                     tooltip="The words of the prompt that the tokens take the places of, one for each token, with commas between: "
                     "fox, cup. A word that says nothing, such as thing, leaves all to the token.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Of the prior's noise, which changes little.",
-                ),
+                seed_input("Of the prior's noise, which changes little."),
                 TokensSocket.Input(
                     "edges",
                     optional=True,

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from ..maskinversion import operations
 from .support.managed import ManagedClip, managed
 from .support.token_outputs import image_embeds, outputs, result
-from .support.types import TOKENS_CATEGORY, ClipSocket, EmbedsSocket, Tokens, TokensSocket
+from .support.types import TOKENS_CATEGORY, ClipSocket, EmbedsSocket, Tokens, TokensSocket, seed_input
 from .support.words import whole_numbers
 
 
@@ -96,14 +96,7 @@ class VaryTokens(io.ComfyNode):
                 io.Float.Input(
                     "angle", default=20.0, min=0.0, max=90.0, step=0.5, tooltip="How far away, in degrees. 0 changes nothing."
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="The same seed gives the same variations.",
-                ),
+                seed_input("The same seed gives the same variations."),
             ],
             outputs=outputs("All variations of the first token, then of the second, and so on."),
         )

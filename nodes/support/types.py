@@ -1,8 +1,9 @@
-"""The types of this pack's sockets."""
+"""The types of this pack's sockets, and the widget that several nodes have."""
 
 from comfy_api.latest import io
 
 from ...maskinversion import LocalizedTokens
+from ...maskinversion.tasks.classifier_settings import LARGEST_SEED
 
 CATEGORY = "MaskInversion"
 TOKENS_CATEGORY = f"{CATEGORY}/tokens"
@@ -26,3 +27,8 @@ JsonSocket = io.Custom("JSON")  # what Florence-2 says
 RegionSockets = [io.Mask, io.BoundingBox, SegmentsSocket, CornersSocket, JsonSocket]
 
 Tokens = list[LocalizedTokens]  # each of one image
+
+
+def seed_input(tooltip: str, changing: bool = True) -> io.Input:
+    """A seed. changing: whether the page takes another one after each run, unless it is told not to."""
+    return io.Int.Input("seed", default=0, min=0, max=LARGEST_SEED, control_after_generate=changing, tooltip=tooltip)
