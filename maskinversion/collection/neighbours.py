@@ -143,13 +143,12 @@ def unit_tokens(table: RegionTable, graph: bool = False, progress: Progress | No
 
 def units_of(table: RegionTable) -> Iterator[np.ndarray]:
     """The tokens of a table's rows in their order, each divided by its length: [n, D] in float32, some at a time."""
-    for batch in table.dataset().to_batches(columns=["token"]):
-        if len(batch):
-            tokens = batch.column(0).flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(batch), -1)
-            lengths = np.linalg.norm(tokens, axis=1, keepdims=True)
-            if not ((lengths > 0) & np.isfinite(lengths)).all():
-                raise InputError(f"{table.folder} has a token without a direction: its numbers are zero, NaN or infinite")
-            yield tokens / lengths
+    for batch in table.batches(["token"]):
+        tokens = batch.column(0).flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(batch), -1)
+        lengths = np.linalg.norm(tokens, axis=1, keepdims=True)
+        if not ((lengths > 0) & np.isfinite(lengths)).all():
+            raise InputError(f"{table.folder} has a token without a direction: its numbers are zero, NaN or infinite")
+        yield tokens / lengths
 
 
 def kept_at(table: RegionTable) -> Path | None:

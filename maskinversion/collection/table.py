@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from reprlib import repr as shown
@@ -38,6 +39,7 @@ BOX = 4
 WIDEST = 2**16  # numbers of a token
 ROWS_AT_ONCE = 8192
 USE = "a table of regions"
+DAMAGED = "is damaged, or no part of this table ({}): delete it, and make its regions again by what made the table"
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,10 @@ def reject_schema() -> pa.Schema:
 
 @dataclass
 class RegionTable:
-    """A table in a folder. source: where its pictures are, see `sources`."""
+    """A table in a folder. source: where its pictures are, see `sources`.
+
+    All that reads rows raises InputError for a part that is damaged or of another table, and names it.
+    """
 
     folder: Path
     made: Made
@@ -167,7 +172,7 @@ class RegionTable:
         manifest = read_json(path)
         if manifest.get("format") != FORMAT:
             own = shown(manifest.get("format"))
-            raise InputError(f"{path} is of the format {own}, and this program reads {FORMAT}: make the table again")
+            raise InputError(f"{path} has the format {own}, and this program reads {FORMAT}: make it again in another folder")
         try:
             return cls(Path(folder), Made(**manifest["made"]), dict(manifest["source"]))
         except (KeyError, TypeError, ValueError) as error:
@@ -295,32 +300,63 @@ class RegionTable:
 
     def dataset(self) -> Any:
         """All rows as a `pyarrow.dataset.Dataset`, of which nothing is read yet."""
-        dataset = require("pyarrow.dataset", USE)
-        return dataset.dataset([str(path) for path in self.parts()], schema=schema(self.made), format="parquet")
+        return dataset_of(self.parts(), schema(self.made))
 
     def read(self, columns: Sequence[str] | None = None, filter: Any = None) -> pa.Table:
         """Its rows, in the order of the pictures. columns: which; None is all. filter: a `pyarrow.compute` expression."""
-        return self.dataset().to_table(columns=None if columns is None else list(columns), filter=filter)
+        with readable(self.parts(), schema(self.made)):
+            return self.dataset().to_table(columns=None if columns is None else list(columns), filter=filter)
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Its rows, some at a time."""
+        with readable(self.parts(), schema(self.made)):
+            yield from (batch for batch in self.dataset().to_batches(columns=list(columns)) if len(batch))
+
+    def take(self, rows: Sequence[int], column: str) -> list[Any]:
+        """What these rows have in a column."""
+        with readable(self.parts(), schema(self.made)):
+            return self.dataset().take(np.array(rows, np.int64), columns=[column])[column].to_pylist()
 
     def read_tokens(self) -> np.ndarray:
         """The tokens [R, D] of its R rows, in their order, as float32."""
-        parts = [part for part in self.dataset().to_batches(columns=["token"]) if len(part)]
-        found = np.empty((sum(map(len, parts)), self.made.width), np.float32)
+        found = np.empty((len(self), self.made.width), np.float32)
         row = 0
-        for part in parts:
+        for part in self.batches(["token"]):
             found[row : row + len(part)] = part.column(0).flatten().to_numpy(zero_copy_only=False).reshape(len(part), -1)
             row += len(part)
         return found
 
     def read_rejects(self) -> pa.Table:
         """picture, annotation (null where it is the whole picture), reason."""
-        dataset = require("pyarrow.dataset", USE)
         finished = {SOURCE, *self.finished()}  # others are of parts that were not finished
-        paths = [str(path) for path in listed(self.rejects) if path.stem in finished]
-        return dataset.dataset(paths, schema=reject_schema(), format="parquet").to_table()
+        paths = [path for path in listed(self.rejects) if path.stem in finished]
+        with readable(paths, reject_schema()):
+            return dataset_of(paths, reject_schema()).to_table()
 
     def __len__(self) -> int:
-        return self.dataset().count_rows()
+        with readable(self.parts(), schema(self.made)):
+            return self.dataset().count_rows()
+
+
+def dataset_of(paths: Sequence[Path], columns: pa.Schema) -> Any:
+    return require("pyarrow.dataset", USE).dataset([str(path) for path in paths], schema=columns, format="parquet")
+
+
+@contextmanager
+def readable(paths: Sequence[Path], columns: pa.Schema) -> Iterator[None]:
+    """Turns what pyarrow raises at files that are damaged, or have other columns, into an InputError about the first of them."""
+    wrong = require("pyarrow", USE).ArrowException, OSError
+    try:
+        yield
+    except MemoryError:
+        raise
+    except wrong as error:
+        for path in paths:
+            try:
+                dataset_of([path], columns).to_table()
+            except wrong as its:
+                raise InputError(f"{path} {DAMAGED.format(first_line(its))}") from error
+        raise InputError(f"the table could not be read ({first_line(error)})") from error
 
 
 def listed(folder: Path) -> list[Path]:
@@ -330,13 +366,10 @@ def listed(folder: Path) -> list[Path]:
 
 def metadata_of(path: Path) -> dict[str, Any]:
     """What a part says of itself. Raises InputError for a file that is no part of a table."""
-    parquet = require("pyarrow.parquet", USE)
     try:
-        return json.loads((parquet.read_schema(path).metadata or {})[KEY])
+        return json.loads((require("pyarrow.parquet", USE).read_schema(path).metadata or {})[KEY])
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path} is damaged, or no part of a table of regions ({first_line(error)}): delete it, and its pictures are done again"
-        ) from error
+        raise InputError(f"{path} {DAMAGED.format(first_line(error))}") from error
 
 
 def put(path: Path, rows: pa.Table, unfinished: Path) -> None:
@@ -351,21 +384,16 @@ def put(path: Path, rows: pa.Table, unfinished: Path) -> None:
         os.fsync(file.fileno())
 
 
-class explained:
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
     """Turns what the system says of a disk into an InputError about `path`."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise InputError(
-                f"{self.path} could not be written ({error.strerror or error}): what was finished before is kept. Make room, or "
-                f"mend it, and start the same command again"
-            ) from error
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{path} could not be written ({error.strerror or error}): what was finished before is kept. Make room, or mend it, "
+            f"and start the same command again"
+        ) from error
 
 
 def described(source: Mapping[str, Any]) -> str:

@@ -143,8 +143,28 @@ def test_a_region_has_the_same_id_for_ever():
 def test_a_damaged_part_is_named(content, table):
     path = table.parts()[0]
     path.write_bytes(path.read_bytes()[:200] if content is None else content)
-    with pytest.raises(mi.InputError, match=r"000000-aa\.parquet is damaged.*: delete it"):
-        table.pictures()
+    for reading in (table.pictures, table.read, table.read_tokens, table.__len__, lambda: table.take([0], "mask")):
+        with pytest.raises(mi.InputError, match=r"000000-aa\.parquet is damaged.*: delete it"):
+            reading()
+
+
+def test_a_part_that_is_damaged_inside_or_of_another_table_is_named(table, tmp_path):
+    content = bytearray(table.parts()[0].read_bytes())
+    content[4:-400] = bytes(len(content) - 404)  # the data of all columns, before what says where they are
+    wider = RegionTable.create(tmp_path / "wider", replace(MADE, width=7), SOURCE)
+    wider.write("000000-aa", ["a.jpg"], [replace(ROWS[0], token=np.ones(7))])
+    for wrong in (bytes(content), wider.parts()[0].read_bytes()):
+        table.parts()[0].write_bytes(wrong)
+        for reading in (table.read, table.read_tokens):
+            with pytest.raises(mi.InputError, match=r"000000-aa\.parquet is damaged, or no part of this table.*: delete it"):
+                reading()
+
+
+def test_damaged_rejects_are_named(table):
+    path = table.rejects / "000001-bb.parquet"
+    path.write_bytes(b"PAR1")
+    with pytest.raises(mi.InputError, match=r"rejects.000001-bb\.parquet is damaged"):
+        table.read_rejects()
 
 
 @pytest.mark.parametrize(
@@ -157,6 +177,12 @@ def test_a_damaged_manifest_is_named(change, table):
     path.write_text(json.dumps(manifest))
     with pytest.raises(mi.InputError, match=r"manifest\.json is damaged"):
         RegionTable.open(table.folder)
+
+
+def test_a_table_of_another_format_says_what_to_do(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"format": "maskinversion-regions-1"}')
+    with pytest.raises(mi.InputError, match=r"'maskinversion-regions-1'.*make it again in another folder"):
+        RegionTable.create(tmp_path, MADE, SOURCE)
 
 
 @pytest.mark.parametrize("content", ["{}", '{"format": "x"}', '{"format": "maskinversion-regions-2", "made": {}, "source": {}}'])
