@@ -1,12 +1,12 @@
 """COCO's instances and panoptic segments, LVIS, and what was converted to that format."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..errors import InputError
 from .base import Dataset, Region, Sample, checked
-from .reading import class_of, digest, id_of, named, picture_of, read_instances, shown, titled, words
+from .reading import class_of, digest, id_of, is_crowd, named, picture_of, read_instances, shown, titled, words
 from .shapes import Segment, is_whole, picture_size
 
 
@@ -33,7 +33,7 @@ def read_coco(annotations: Path, images: Path, segments: Path | None = None) -> 
                 by_image[annotation["image_id"]] += panoptic(annotation, pngs, names, what)
             continue
         with named(f"annotation {id_of(annotation)} of {annotations}") as what:
-            if not annotation.get("iscrowd") and annotation.get("segmentation"):
+            if not is_crowd(annotation, what) and annotation.get("segmentation"):
                 name = class_of(annotation, names, what)
                 by_image[annotation["image_id"]].append(Region(annotation["segmentation"], (name,), what))
     samples = []
@@ -42,7 +42,15 @@ def read_coco(annotations: Path, images: Path, segments: Path | None = None) -> 
             if by_image.get(image["id"]):
                 regions = tuple(by_image[image["id"]])
                 samples.append(Sample(str(image["id"]), picture_of(image, images, what), regions, picture_size(image, what)))
+    if content["annotations"] and not samples:
+        raise InputError(f"{annotations} has no picture with a region: {why_none(by_image)}")
     return checked(Dataset(titled(annotations), samples, list(dict.fromkeys(names.values())), digest(annotations)))
+
+
+def why_none(by_image: Mapping) -> str:
+    if not by_image:
+        return "its annotations are crowds, or boxes without a segmentation"
+    return f"there are annotations of image {shown(next(iter(by_image)))}, say, which is not among its images"
 
 
 def panoptic(annotation: dict, pngs: Path, names: dict, what: str) -> Iterator[Region]:
@@ -52,5 +60,5 @@ def panoptic(annotation: dict, pngs: Path, names: dict, what: str) -> Iterator[R
         with named(f"segment {id_of(segment)} of {what}") as its:
             if not is_whole(segment["id"]) or not 0 < segment["id"] < 2**24:
                 raise InputError(f"{its}: the number of a segment is from 1 to {2**24 - 1}, as a colour can be")
-            if not segment.get("iscrowd"):
+            if not is_crowd(segment, its):
                 yield Region(Segment(path, int(segment["id"])), (class_of(segment, names, its),), its)

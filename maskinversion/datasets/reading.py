@@ -42,13 +42,20 @@ def class_of(annotation: dict, names: dict, what: str) -> str:
     return names[annotation["category_id"]]
 
 
+def is_crowd(annotation: dict, what: str) -> bool:
+    crowd = annotation.get("iscrowd") or 0
+    if crowd not in (0, 1):
+        raise InputError(f"the iscrowd of {what} is {shown(crowd)}; it must be 0 or 1")
+    return bool(crowd)
+
+
 def picture_of(image: dict, folder: Path, what: str, other: str | None = None) -> Path:
-    """The file of a picture. other: a name that it may have too."""
+    """The file of a picture. other: a name that it may have too. In names that were written on Windows, \\ is between folders."""
     if "file_name" not in image and "coco_url" in image:  # LVIS: .../train2017/000000391895.jpg
         url = words(image["coco_url"], f"the coco_url of {what}").split("/")
         return first_existing(folder, "/".join(url[-2:]), url[-1])
     name = words(image["file_name"], f"the file_name of {what}")
-    return first_existing(folder, name, *([other] if other else []))
+    return first_existing(folder, name, name.replace("\\", "/"), *([other] if other else []))
 
 
 def read_text(path: Path) -> str:

@@ -255,6 +255,11 @@ def annotation(index: int, **changes):
         ({"content": annotation(3, id=2)}, 11, "^1.png, 2: there are several regions called 2"),
         ({"content": lambda content: content["images"][1].pop("height")}, 10, "^image 1, None: .* has no 'height'"),
         ({"content": lambda content: content["images"][1].update(file_name="0.png")}, 10, "^image 1, .* another image has named"),
+        ({"content": annotation(3, segmentation=[])}, 11, "^1.png, 3: annotation 3 has no segmentation$"),
+        ({"content": annotation(3, iscrowd="0")}, 11, "^1.png, 3: the iscrowd of annotation 3 is '0'; it must be 0 or 1"),
+        ({"content": annotation(3, image_id="1")}, 11, "^image 1, 3: there is no image '1' in"),
+        ({"content": lambda content: [one.pop("id") for one in content["annotations"]]}, 12, "^$"),
+        ({"content": lambda content: content["images"][2].update(file_name="in here\\2.png")}, 12, "^$"),
         ({"content": lambda content: content["annotations"].insert(0, 5)}, 12, "^image None, .*: annotation 5 is damaged"),
     ],
 )
@@ -262,6 +267,33 @@ def test_what_cannot_be_read_is_named_and_costs_nothing_else(changes, left, said
     table, reasons = reject(world, tmp_path, **changes)
     assert len(table) == left
     assert pytest.importorskip("re").search(said, reasons), reasons
+
+
+def test_a_file_without_masks_says_so(world, tmp_path):
+    content = json.loads((world / "coco.json").read_text())
+    for words, change in (
+        ("annotation 0 has no segmentation", {"segmentation": [], "bbox": [0, 0, 5, 5]}),
+        ("panoptic segments are not read here", {"segmentation": None, "segments_info": []}),
+    ):
+        changed = [one | change for one in content["annotations"]]
+        (tmp_path / "coco.json").write_text(json.dumps(content | {"annotations": changed}))
+        with pytest.raises(mi.InputError, match=words):
+            run(Job(tmp_path / "table", settings=QUICK), CocoInstances(str(tmp_path / "coco.json"), str(world / "pictures")))
+
+
+def test_masks_may_be_in_the_folder_of_the_pictures_if_they_have_their_own(world, tmp_path):
+    pictures = tmp_path / "pictures"
+    shutil.copytree(world / "pictures", pictures)
+    shutil.copytree(world / "masks", pictures / "masks")
+    table = run(Job(tmp_path / "inside", settings=QUICK), MaskFiles(str(pictures), str(pictures / "masks")))
+    assert len(table) == 2 * COUNT and table.read_rejects().num_rows == 0
+    shutil.copytree(world / "masks", tmp_path / "masks")
+    shutil.copytree(world / "pictures", tmp_path / "masks" / "pictures")
+    table = run(Job(tmp_path / "around", settings=QUICK), MaskFiles(str(tmp_path / "masks" / "pictures"), str(tmp_path / "masks")))
+    assert len(table) == 2 * COUNT and table.read_rejects().num_rows == 0
+    for kind, one in (("masks", MaskFiles), ("labels", LabelMaps)):
+        with pytest.raises(mi.InputError, match=f"it is not clear which is which: put the {kind} into a folder of their own"):
+            run(Job(tmp_path / "same", settings=QUICK), one(str(pictures), str(tmp_path / "masks" / ".." / "pictures")))
 
 
 def test_a_mask_of_another_size_costs_only_itself(world, tmp_path):

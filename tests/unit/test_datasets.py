@@ -199,6 +199,9 @@ ANNOTATION = {"id": 71, "image_id": 7, "category_id": 1, "segmentation": [TRIANG
         ("annotations", ANNOTATION | {"category_id": []}, "annotation 71 of .* is damaged"),
         ("annotations", ANNOTATION | {"image_id": []}, "annotation 71 of .* is damaged"),
         ("annotations", {"id": 71, "category_id": 1, "segmentation": [TRIANGLE]}, "annotation 71 of .* has no 'image_id'"),
+        ("annotations", ANNOTATION | {"iscrowd": "0"}, "the iscrowd of annotation 71 of .* is '0'; it must be 0 or 1"),
+        ("annotations", ANNOTATION | {"segmentation": []}, "no picture with a region: .* crowds, or boxes without a segmentation"),
+        ("annotations", ANNOTATION | {"image_id": "7"}, "no picture with a region: .* of image '7', say, which is not among"),
         ("annotations", [71], r"annotation \[71\] of .* is damaged"),
     ],
 )  # fmt: skip
@@ -210,6 +213,14 @@ def test_damaged_instances_are_refused_by_the_name_of_the_entry(tmp_path, where,
     if where == "images":
         with pytest.raises(mi.InputError, match=message):
             read_refcoco(written(tmp_path / "refs.json", [ref(71)]), path, tmp_path)
+
+
+def test_file_names_that_were_written_on_windows_are_found(tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "7.png").touch()
+    content = {"images": [IMAGE | {"file_name": "train\\7.png"}], "categories": [CATEGORY], "annotations": [ANNOTATION]}
+    (sample,) = read_coco(written(tmp_path / "instances.json", content), tmp_path).samples
+    assert sample.image.is_file()
 
 
 def test_two_images_of_one_id_are_refused(tmp_path):

@@ -85,16 +85,17 @@ def absolute(path: str | os.PathLike) -> str:
     return Path(os.path.abspath(path)).as_posix()
 
 
-def found_in(folder: str, endings: tuple[str, ...]) -> list[str]:
+def found_in(folder: str, endings: tuple[str, ...], but: str | None = None) -> list[str]:
     """The files of a folder and those in it, by their paths within it with /, sorted; hidden ones left out.
 
-    Raises InputError where it is no folder, or has none.
+    but: a folder that may be inside, whose files are left out. Raises InputError where it is no folder, or has none.
     """
     if not os.path.isdir(folder):
         raise InputError(f"there is no folder {folder}")
     found = []
+    left_out = None if but is None else os.path.realpath(but)
     for here, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".") and os.path.realpath(Path(here, name)) != left_out]
         inside = Path(os.path.relpath(here, folder))
         found += [(inside / name).as_posix() for name in names if name.lower().endswith(endings) and not name.startswith(".")]
     if not found:

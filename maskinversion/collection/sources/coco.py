@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...datasets.base import Sample
-from ...datasets.reading import class_of, id_of, named, picture_of, read_instances, words
+from ...datasets.reading import class_of, id_of, is_crowd, named, picture_of, read_instances, shown, words
 from ...datasets.shapes import decode, picture_size
 from ...errors import InputError
 from ...pictures.files import open_picture
@@ -21,6 +21,8 @@ from .base import Item, Mask, Source, fitting
 
 if TYPE_CHECKING:
     from PIL import Image
+
+HAS_SEGMENTS = ": panoptic segments are not read here, take the file of instances"
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,16 @@ class CocoInstances(Source):
             with named(f"category {id_of(category)} of {self.annotations}") as what:
                 names[category["id"]] = words(category["name"], f"the name of {what}")
         regions, wrong = defaultdict(list), defaultdict(list)
-        for annotation in content["annotations"]:
-            key = str(annotation.get("id")) if isinstance(annotation, dict) else "?"
+        for index, annotation in enumerate(content["annotations"]):
+            key = str(annotation.get("id", index)) if isinstance(annotation, dict) else shown(annotation)
             try:
-                with named(f"annotation {id_of(annotation)}") as what:
-                    if not annotation.get("iscrowd") and annotation.get("segmentation"):
-                        region = key, class_of(annotation, names, what), annotation["segmentation"]
-                        regions[annotation["image_id"]].append(region)
+                with named(f"annotation {key}") as what:
+                    if is_crowd(annotation, what):
+                        continue
+                    if not annotation.get("segmentation"):
+                        raise InputError(f"{what} has no segmentation{HAS_SEGMENTS if 'segments_info' in annotation else ''}")
+                    region = key, class_of(annotation, names, what), annotation["segmentation"]
+                    regions[annotation["image_id"]].append(region)
             except InputError as error:
                 image = annotation.get("image_id") if isinstance(annotation, dict) else None
                 wrong[image if isinstance(image, (str, int)) else None].append((key, str(error)))
@@ -92,7 +97,7 @@ class CocoInstances(Source):
         for image, some in wrong.items():
             yield from (Reject(f"image {image}", annotation, reason) for annotation, reason in some)
         for image, lost in regions.items():
-            words_ = f"there is no image {image} in {self.annotations}"
+            words_ = f"there is no image {shown(image)} in {self.annotations}"
             yield from (Reject(f"image {image}", annotation, words_) for annotation, _, _ in lost)
 
     def open(self, picture: str) -> Image.Image:

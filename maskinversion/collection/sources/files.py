@@ -73,7 +73,13 @@ class MaskFiles(Source):
     masks: str
 
     def items(self) -> Iterator[Item | Reject]:
-        own, lost = assigned(found_in(self.pictures, PICTURES), found_in(self.masks, PICTURES))
+        if os.path.realpath(self.pictures) == os.path.realpath(self.masks):
+            raise InputError(
+                f"the pictures and the {self.kind} are both in {self.pictures}, so it is not clear which is which: put the "
+                f"{self.kind} into a folder of their own, which may be inside of it"
+            )
+        pictures, files = found_in(self.pictures, PICTURES, self.masks), found_in(self.masks, PICTURES, self.pictures)
+        own, lost = assigned(pictures, files)
         for picture, names in own.items():
             if names:
                 yield self.item(picture, self.pictures, self.masks, tuple(names))
