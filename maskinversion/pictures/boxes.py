@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -73,7 +74,12 @@ def is_one(box: object) -> bool:
         return "width" in box
     if is_array(box):
         box = box.tolist()  # pyright: ignore[reportAttributeAccessIssue]
-    return isinstance(box, Sequence) and len(box) == CORNERS and all(isinstance(side, (int, float)) for side in box)
+    return isinstance(box, Sequence) and len(box) == CORNERS and all(map(is_number, box))
+
+
+def is_number(side: object) -> bool:
+    """Also NumPy's own, and tensors of one number."""
+    return isinstance(side, Real) or (is_array(side) and getattr(side, "ndim", 1) == 0)
 
 
 def of_picture(boxes: object) -> list[Box]:
@@ -91,11 +97,25 @@ def read_box(box: object, label: str = "") -> Box:
     try:
         if isinstance(box, Mapping):
             x, y, width, height = (float(box[side]) for side in ("x", "y", "width", "height"))
-            return Box(x, y, width, height, str(box.get("label") or label), float(box.get("score", 1.0)))
-        left, top, right, bottom = (float(side) for side in box)  # pyright: ignore[reportGeneralTypeIssues]
+            found = Box(x, y, width, height, str(box.get("label") or label), float(box.get("score", 1.0)))
+        else:
+            left, top, right, bottom = (float(side) for side in box)  # pyright: ignore[reportGeneralTypeIssues]
+            if right < left or bottom < top:
+                raise InputError(
+                    f"the box {left:g}, {top:g}, {right:g}, {bottom:g} ends before it begins, as left, top, right, bottom. If it "
+                    f"is x, y, width, height, write {{'x': {left:g}, 'y': {top:g}, 'width': {right:g}, 'height': {bottom:g}}}"
+                )
+            found = Box(left, top, right - left, bottom - top, label)
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{str(box)[:80]} is no box: {WHAT}") from error
-    return Box(min(left, right), min(top, bottom), abs(right - left), abs(bottom - top), label)
+    if min(found.x, found.y) >= 0 and max(found.x + found.width, found.y + found.height) <= 1:
+        raise InputError(
+            f"the box {found.x:g}, {found.y:g} of {found.width:g} x {found.height:g} is in the first pixel: boxes are in pixels. "
+            f"If it is in parts of the picture, multiply it by the picture's width and height"
+        )
+    return found
 
 
 def box_mask(box: Box, size: tuple[int, int]) -> Tensor:

@@ -120,8 +120,10 @@ def pair_boxes(pictures: list[Tensor], frames: list[Regions], leave_out_empty: b
         empty += [f"box {box} of image {index}" for box in (~there).nonzero()[:, 0].tolist()] if len(masks) else [f"image {index}"]
         if there.any():
             pairs.append((picture, list(masks[there])))
+    if not pairs and any(len(found.masks) for found in frames):
+        raise InputError("the boxes are all outside of their pictures: give the images that they were found in, at the same size")
     if not pairs:
-        raise InputError("no box is in any picture: there is nothing to localise. Lower the threshold of what looks for them")
+        raise InputError("there is no box: nothing was found. Lower the threshold of what looks for them")
     if empty and not leave_out_empty:
         raise InputError(f"there is nothing to localise in {', '.join(empty)}: give boxes in their pictures, or leave it out")
     if empty:

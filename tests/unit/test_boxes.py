@@ -33,7 +33,8 @@ CORNERS = [2, 1, 6, 4]
         (np.array([CORNERS, CORNERS]), [2]),
         ([np.array(CORNERS)], [1]),
         (torch.tensor([[CORNERS]]), [1]),
-        ([6, 4, 2, 1], [1]),
+        (list(np.array(CORNERS, np.float32)), [1]),
+        ([list(np.array(CORNERS)), list(torch.tensor(CORNERS))], [2]),
         ({"bboxes": [CORNERS], "labels": ["cat"]}, [1]),
         ([{"bboxes": [CORNERS], "labels": ["cat"]}, {"bboxes": [], "labels": []}], [1, 0]),
         (json.dumps([[CORNERS, CORNERS]]), [2]),
@@ -56,10 +57,24 @@ def test_labels_and_scores_are_kept():
 @pytest.mark.parametrize(
     "given",
     [None, 3, "no JSON", "[" * 5000, {"x": 1}, [{"x": 1}], [[1, 2, 3]], ONE | {"x": "left"}, ONE | {"width": 0}, [1, 1, 1, 5],
-     ONE | {"height": -1}, ONE | {"x": math.nan}, [0, 0, math.inf, 1], ["ab"], {"bboxes": 3}],
+     ONE | {"height": -1}, ONE | {"x": math.nan}, [0, 0, math.inf, 1], ["ab"], {"bboxes": 3}, [np.float32(1)] * 3],
 )  # fmt: skip
 def test_what_is_no_box_is_explained(given):
     with pytest.raises(mi.InputError, match="box"):
+        read_boxes(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([300, 200, 50, 250], "write {'x': 300, 'y': 200, 'width': 50, 'height': 250}"),
+        ([[2, 1, 6, 4], [200, 300, 250, 50]], "write {'x': 200, 'y': 300, 'width': 250, 'height': 50}"),
+        ([0.1, 0.2, 0.5, 0.6], "in parts of the picture, multiply it by"),
+        ({"x": 0, "y": 0, "width": 1, "height": 1}, "in parts of the picture, multiply it by"),
+    ],
+)
+def test_boxes_of_another_kind_are_refused_with_what_they_may_be(given, said):
+    with pytest.raises(mi.InputError, match=said):
         read_boxes(given)
 
 
