@@ -42,10 +42,10 @@ def classify(
     """Compare embeddings [M, D], such as `LocalizedTokens.embeddings`, with phrases put into `template` in place of {}.
 
     template: one, or several whose embeddings are averaged, such as `phrases.TEMPLATES["imagenet-80"]`.
-    Raises InputError for embeddings of another width than the CLIP's, no phrase, or a template without {}; warns of a single phrase
-    that is probably a list.
+    A phrase that is there twice counts once. Raises InputError for embeddings of another width than the CLIP's, no phrase, or a
+    template without {}; warns of a single phrase that is probably a list.
     """
-    found = compare(embeddings, clip, phrases, template, callback)
+    found = compare(embeddings, clip, list(dict.fromkeys(stripped(phrases))), template, callback)
     if len(found.phrases) == 1 and any(mark in found.phrases[0] for mark in COMMAS):
         warn(f"there is one phrase, {shown(found.phrases[0])}, so that it gets 100%: if it is a list, give its phrases one a line")
     return found
@@ -59,10 +59,8 @@ def compare(
     template: str | Sequence[str],
     callback: Callback | None = None,
 ) -> Classification:
-    """As `classify`, also where one phrase is all there should be."""
-    for phrase in phrases:
-        check_text(phrase)
-    phrases = [phrase.strip() for phrase in phrases if phrase.strip()]
+    """As `classify`, also where one phrase is all there should be, or one is there twice."""
+    phrases = stripped(phrases)
     if embeddings.shape[-1] != clip.tower.width_out:
         raise InputError(
             f"the tokens have {embeddings.shape[-1]} numbers each, {clip.name} makes {clip.tower.width_out}: "
@@ -71,3 +69,12 @@ def compare(
     texts = text_embeddings(clip, phrases, [template] if isinstance(template, str) else template, callback)
     similarities = F.normalize(embeddings.to(texts), dim=-1) @ texts.T
     return Classification(phrases, similarities, (clip.logit_scale * similarities).softmax(-1))
+
+
+def stripped(phrases: Sequence[str]) -> list[str]:
+    """Those that are not blank, without blanks around them. Raises InputError for what is no list of texts."""
+    if isinstance(phrases, str):
+        raise InputError(f"the phrases are one text, {shown(phrases)}: give a list, such as ['cat', 'dog']")
+    for phrase in phrases:
+        check_text(phrase)
+    return [phrase.strip() for phrase in phrases if phrase.strip()]

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
-from ..models.clip import Clip, check_text
-from .classify import compare
+from ..models.clip import Clip
+from .classify import compare, stripped
 from .phrases import PROMPT_TEMPLATE, REGION_TEMPLATE
 from .texts import unit_embeddings
 
@@ -61,9 +61,7 @@ def describe(
     """
     if each < 1:
         raise InputError(f"each is {each}; it must be at least 1")
-    for phrase in (phrase for phrases in lists.values() for phrase in phrases):
-        check_text(phrase)
-    lists = {name: kept for name, phrases in lists.items() if (kept := [phrase.strip() for phrase in phrases if phrase.strip()])}
+    lists = {name: kept for name, phrases in lists.items() if (kept := stripped(phrases))}
     if not lists:
         raise InputError("there is no phrase to make a prompt of: choose a list, or write phrases")
     steps = len(lists) + len(embeddings)
@@ -123,7 +121,7 @@ def place_of(mask: Tensor) -> str:
     """
     solid = mask >= 0.5 * mask.max()
     if not mask.max() > 0:
-        raise InputError("the mask is empty (all black), so it is nowhere: paint the region white")
+        raise InputError("a mask is empty (all black), or a map without contrast, so its region is nowhere: give a mask of it")
     weights = mask.float() * solid
     spans, middles = [], []
     for axis, side in enumerate(mask.shape):

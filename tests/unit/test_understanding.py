@@ -29,6 +29,13 @@ def test_classify_is_a_softmax_of_cosines(bundled):
     torch.testing.assert_close(found.probabilities, (bundled.logit_scale * found.similarities).softmax(1))
 
 
+def test_a_phrase_that_is_there_twice_counts_once(bundled):
+    texts = bundled.encode_text(["a photo of a cat", "a photo of a bus"])
+    found, twice = (classify(texts, bundled, phrases) for phrases in (["cat", "bus"], ["cat", "bus", "cat", " bus "]))
+    assert twice.phrases == ["cat", "bus"] and torch.equal(twice.probabilities, found.probabilities)
+    assert refer(texts, bundled, ["bus", "cat", "bus"]).region_of == [1, 0, 1]
+
+
 def test_classify_explains_bad_input(bundled):
     one = torch.zeros(1, bundled.tower.width_out)
     with pytest.raises(mi.InputError, match="no phrase"):
@@ -39,6 +46,8 @@ def test_classify_explains_bad_input(bundled):
         classify(one, bundled, ["cat"], ["a photo of a {}", "a photo"])
     with pytest.raises(mi.InputError, match="no template"):
         classify(one, bundled, ["cat"], [])
+    with pytest.raises(mi.InputError, match="one text, 'cat': give a list"):
+        classify(one, bundled, "cat")
     with pytest.raises(mi.InputError, match="512 numbers"):
         classify(torch.zeros(1, 512), bundled, ["cat"])
     with pytest.raises(mi.InputError, match="list"):
