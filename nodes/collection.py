@@ -111,7 +111,8 @@ class SaveRegions(io.ComfyNode):
     ) -> io.NodeOutput:
         base = folder_paths.get_output_directory()
         folder = Path(base, written_name(name, base, "name"))
-        pairs = pair(image, mask)
+        with warnings_told() as empty:
+            pairs = pair(image, mask, leave_out_empty=True)  # as MaskInversion may have
         if len(pairs) != len(tokens):
             raise InputError(f"the tokens are of {len(tokens)} pictures, and there are {len(pairs)}: connect those they are of")
         total = sum(map(len, tokens))
@@ -124,7 +125,7 @@ class SaveRegions(io.ComfyNode):
                 table = add_regions(folder, one, picture, [read_mask(mask) for mask in masks], own)
             search = RegionSearch(table)
         words = f"{total} regions added to {folder.relative_to(base).as_posix()}, which has {len(search)}"
-        return with_shown(search, len(search), text=words, told=told)
+        return with_shown(search, len(search), text=words, told=[*empty, *told])
 
 
 class SearchRegions(io.ComfyNode):

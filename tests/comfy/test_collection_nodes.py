@@ -117,6 +117,17 @@ def test_regions_are_saved_and_found_again(server, graph, defaults):
     assert "iterations 1, not 2" in server.submit(graph).error
 
 
+def test_regions_whose_masks_were_left_out_are_not_saved(server, graph, defaults):
+    of = inversion(defaults, masks=2, kind="last empty", iterations=1, empty_masks="leave out")
+    graph = {name: of[name] for name in ("image", "mask", "clip", "inversion")}
+    sockets = {"image": ["image", 0], "mask": ["mask", 0], "tokens": ["inversion", 0]}
+    graph["save"] = {"class_type": "MaskInversionSaveRegions", "inputs": sockets | {"name": "tables/left out", "labels": "one"}}
+    graph["count"] = {"class_type": "PreviewAny", "inputs": {"source": ["save", 1]}}
+    run = server.submit(graph)
+    assert not run.error and run.text("count") == "1"
+    assert "left out, because the mask is empty" in "".join(run.outputs["save"]["text"])
+
+
 def test_a_map_with_groups(server, graph):
     pytest.importorskip("sklearn")
     inputs = {"table": ["table", 0], "groups": "near-duplicates", "clusters": 4, "likeness": 0.99, "most": 100, "size": 300}
