@@ -70,6 +70,16 @@ def at_least_one(text: str) -> int:
     return number
 
 
+def picture_to_write(text: str) -> Path:
+    """The path of a picture, whose ending says of which kind it shall be."""
+    from PIL import Image
+
+    path = Path(text)
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise argparse.ArgumentTypeError(f"{text} does not say which kind of picture to write: give a name that ends in .png")
+    return path
+
+
 def lines_of(path: Path) -> list[str]:
     """Of a text file in UTF-8, with a byte order mark or without."""
     try:
@@ -108,10 +118,12 @@ def invert_files(inverter: MaskInverter, image: object, args: argparse.Namespace
 
 
 def saved_tokens(args: argparse.Namespace) -> LocalizedTokens | None:
-    """What `invert` wrote, where that was given instead of a picture and masks. Raises InputError for neither."""
+    """What `invert` wrote, where that was given instead of a picture and masks. Raises InputError for neither and for both."""
     if args.image.suffix == ".safetensors":
         from ..tokens import LocalizedTokens
 
+        if args.mask or args.labels:
+            raise InputError(f"{args.image} has its own regions: leave out --mask and --labels, or give the picture they are of")
         return LocalizedTokens.load(args.image)
     if not args.mask:
         raise InputError("give the region of the picture with --mask, or a tokens.safetensors instead of a picture")

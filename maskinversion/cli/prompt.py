@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+from ..errors import InputError
 from ..tasks.phrases import PROMPT_LISTS, PROMPT_TEMPLATE, REGION_TEMPLATE, prompt_phrases
 from .arguments import (
     add_inversion,
@@ -51,6 +52,9 @@ def run(args: argparse.Namespace) -> None:
     inverter = make_inverter(args)
     clip = inverter.clip
     chosen = args.list or (PROMPT_LISTS[:1] if clip.name == "bundled" else PROMPT_LISTS)
+    for name in chosen:
+        if name not in PROMPT_LISTS and not Path(name).exists():
+            raise InputError(f"there is no file {name}, and no list of this name: the lists are {', '.join(PROMPT_LISTS)}")
     lists = {name: prompt_phrases(name, clip.name) if name in PROMPT_LISTS else lines_of(Path(name)) for name in chosen}
     tokens = saved_tokens(args)
     if tokens is None:
@@ -58,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
         places = [place_of(mask) for _, mask in named_masks(args)]
     else:
         check_made_with([tokens], clip, "give that one as --clip", what=f"{args.image} was")
-        places = [place_of(found) for found in tokens.maps_for()]
+        places = [place_of(found) if found.max() > 0 else None for found in tokens.maps_for()]
     prompts = describe(tokens.embeddings, clip, lists, args.template, args.each, args.rise)
     if args.json:
         regions = [
@@ -67,6 +71,8 @@ def run(args: argparse.Namespace) -> None:
         ]
         print(json.dumps(regions, indent=2))
     elif args.join:
+        if None in places:
+            raise InputError(f"where region {places.index(None)} is, its map does not say: give the picture and its masks instead")
         print(join([prompt.text for prompt in prompts], places, args.region_template))
     else:
         for prompt in prompts:

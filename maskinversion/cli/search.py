@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..errors import InputError, ModelError
 from ..files import written_whole
 from ..tasks.phrases import CLASS_TEMPLATE
-from .arguments import QUICK, add_masks, at_least_one, lines_of, named_masks
+from .arguments import QUICK, add_masks, at_least_one, lines_of, named_masks, picture_to_write
 
 if TYPE_CHECKING:
     from ..collection.album import Album
@@ -48,10 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     whole.add_argument("--group", choices=GROUPS, help="regions that are nearly the same, or all regions in clusters of like ones")
     whole.add_argument("--at", type=float, default=0.97, help="duplicates: with at least this cosine (default: %(default)s)")
     whole.add_argument("--count", type=at_least_one, help="clusters: how many (default: the root of half the regions)")
-    whole.add_argument("--map", type=Path, help="a picture to write: like regions lie near one another")
+    whole.add_argument("--map", type=picture_to_write, help="a picture to write: like regions lie near one another")
     whole.add_argument("--graph", action="store_true", help="make a graph for quicker searches, once; for millions of regions")
     out = parser.add_argument_group("what comes out")
-    out.add_argument("--sheet", type=Path, help="a picture to write: what was found, outlined")
+    out.add_argument("--sheet", type=picture_to_write, help="a picture to write: what was found, outlined")
     out.add_argument("--json", action="store_true", help="print JSON")
     out.add_argument("--pictures", type=Path, help="where the pictures are now (default: where they were)")
     parser.add_argument("--clip", help="the CLIP of the table, for phrases and pictures (default: by the name that the table has)")
@@ -67,6 +67,8 @@ def run(args: argparse.Namespace) -> None:
 
     if bool(args.image) != bool(args.mask):
         raise InputError("a picture and its region go together: give both --image and --mask")
+    if args.labels is not None and not args.mask:
+        raise InputError("--labels are of a label map given as --mask; for regions that have a label in the table, use --label")
     only = Only(args.picture, args.label, tuple(args.area))
     search = RegionSearch(RegionTable.open(args.table), args.graph, progress("reading tokens"))
     album = Album(search.table, args.pictures)

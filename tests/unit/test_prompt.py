@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import stat
+from dataclasses import replace
 
 import pytest
 import safetensors.torch
@@ -145,7 +146,21 @@ def test_the_command_line_writes_prompts(tmp_path, capsys):
     (found,) = json.loads(capsys.readouterr().out)
     assert found["prompt"] == "a fox" and found["place"] == "at the bottom left" and 0 < found["similarity"] < 1
     assert main(["prompt", f"{scene}.png", *masks, "--list", "colors"]) == 1
-    assert "there is no file colors" in capsys.readouterr().err
+    assert "there is no file colors, and no list of this name: the lists are things" in capsys.readouterr().err
+
+
+def test_a_map_without_contrast_costs_its_place_only(bundled, zoo, tmp_path, capsys):
+    _, tokens = zoo
+    maps = tokens.maps.clone()
+    maps[1] = 0
+    replace(tokens, maps=maps).save(path := tmp_path / "tokens.safetensors")
+    assert main(["prompt", str(path)]) == 0
+    prompts = capsys.readouterr().out.splitlines()
+    assert main(["prompt", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["prompt"] for one in found] == prompts and [one["place"] is None for one in found] == [False, True, False]
+    assert main(["prompt", str(path), "--join"]) == 1
+    assert "where region 1 is, its map does not say: give the picture" in capsys.readouterr().err
 
 
 class Counted:

@@ -348,6 +348,10 @@ def test_the_command_groups_and_draws_a_map(table, tmp_path, capsys):
         ((), "there is nothing to search for: give --phrase"),
         (("--phrase", "cat", "--group", "clusters"), "leave out what to search for"),
         (("--image", "x.png"), "give both --image and --mask"),
+        (("--phrase", "cat", "--labels", "3"), "for regions that have a label in the table, use --label"),
+        (("--phrase", "cat", "--sheet", "sheet"), "sheet does not say which kind of picture to write"),
+        (("--phrase", "cat", "--sheet", "s.xyz"), "give a name that ends in .png"),
+        (("--map", "map.csv"), "map.csv does not say"),
     ],
 )
 def test_the_command_says_what_is_wrong(words, said, table, capsys):
