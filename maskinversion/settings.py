@@ -67,6 +67,8 @@ class InversionSettings:
         for what in ("iterations", "layers"):
             if not isinstance(getattr(self, what), Integral) or getattr(self, what) < 1:
                 raise InputError(f"{what} is {getattr(self, what)}; it must be a whole number of at least 1")
+        if not isinstance(self.image_size, Integral | None):
+            raise InputError(f"image_size is {self.image_size}; it must be a whole number of pixels")
         if not 0 < self.lr < math.inf:
             raise InputError(f"lr is {self.lr}; it must be above 0")
         for what in ("alpha", "tolerance"):
@@ -75,3 +77,11 @@ class InversionSettings:
         for what, known in (("fit", FITS), ("precision", PRECISIONS), ("start", STARTS), ("lr_unit", LR_UNITS)):
             if getattr(self, what) not in known:
                 raise InputError(f"{what} is {getattr(self, what)!r}; it must be one of {', '.join(known)}")
+        make_plain(self)
+
+
+def make_plain(settings: object) -> None:
+    """The numbers of a frozen dataclass as Python's own, which files can have: others may be NumPy's."""
+    for name, value in list(vars(settings).items()):
+        if not isinstance(value, str | None):
+            object.__setattr__(settings, name, int(value) if isinstance(value, Integral) else float(value))

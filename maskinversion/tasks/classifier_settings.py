@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from numbers import Integral
 
 from ..errors import InputError
-from ..settings import setting
+from ..settings import make_plain, setting
 
 METHODS = ("lare", "probe")
 PRIORS = ("texts", "none")
@@ -54,3 +54,4 @@ class TrainingSettings:
             raise InputError(f"size is {self.size}; it must not be negative")
         if not isinstance(self.seed, Integral) or not 0 <= self.seed <= LARGEST_SEED:
             raise InputError(f"seed is {self.seed}; it must be a whole number from 0 to {LARGEST_SEED}")
+        make_plain(self)

@@ -1,13 +1,17 @@
 """How regions are inverted: what is refused, what is recorded, and that a setting has one place."""
 
+import json
 from dataclasses import FrozenInstanceError, fields
 
+import numpy as np
 import pytest
+import torch
 
 import maskinversion as mi
 from maskinversion.cli.main import parser
 from maskinversion.evaluation.ablation import OBJECTIVES
 from maskinversion.settings import InversionSettings
+from maskinversion.tasks.classifier_settings import TrainingSettings
 
 
 @pytest.mark.parametrize(
@@ -22,6 +26,7 @@ from maskinversion.settings import InversionSettings
         ({"alpha": -1.0}, "alpha is -1.0; it must not be negative"),
         ({"alpha": float("nan")}, "alpha is nan"),
         ({"tolerance": -0.1}, "tolerance is -0.1"),
+        ({"image_size": 64.0}, "image_size is 64.0; it must be a whole number of pixels"),
         ({"fit": "squash"}, "fit is 'squash'; it must be one of stretch, pad, crop, aspect"),
         ({"precision": "float8"}, "precision is 'float8'; it must be one of exact, fast"),
     ],
@@ -48,6 +53,14 @@ def test_settings_are_one_thing_and_do_not_change(bundled):
         inverter.settings.lr = 1.0
     with pytest.raises(TypeError):
         mi.MaskInverter(bundled, learning_rate=0.2)
+
+
+@pytest.mark.parametrize("settings", [
+    InversionSettings(iterations=np.int64(2), lr=np.float32(0.5), image_size=np.int32(64), alpha=torch.tensor(1.0)),
+    TrainingSettings(points=np.int64(2), decay=np.float32(0.5), seed=np.uint64(3)),
+])  # fmt: skip
+def test_numbers_of_numpy_can_be_written_down(settings):
+    assert json.loads(json.dumps(vars(settings))) == vars(settings)
 
 
 @pytest.mark.parametrize("loss", OBJECTIVES)
