@@ -5,7 +5,7 @@ A CLIP is known by its fingerprint, which every token carries.
 
 from .errors import InputError
 from .models.clip import Clip
-from .tokens import LocalizedTokens, Sets
+from .tokens import LocalizedTokens, Sets, sets_of
 
 
 def check_made_for(tokens: Sets, name: str, width: int, fingerprint: str | None, clip: str | None) -> None:
@@ -14,8 +14,9 @@ def check_made_for(tokens: Sets, name: str, width: int, fingerprint: str | None,
     width: of the embeddings that it takes. fingerprint, clip: of its CLIP, and that CLIP's name, where known.
     """
     load = f"make the tokens with {clip or 'the CLIP that it was trained with'}"
-    for one in tokens:
-        check_same_clip(tokens[0], one)
+    sets = sets_of(tokens)
+    for one in sets:
+        check_same_clip(sets[0], one)
         if one.embeddings.shape[1] != width:
             raise InputError(
                 f"the tokens are of {one.model} and have {one.embeddings.shape[1]} numbers each, but {name} takes {width}: {load}"
@@ -42,6 +43,6 @@ def check_made_with(tokens: Sets, clip: Clip, advice: str, what: str = "the toke
 
     advice: where to give the right one. what: the beginning of the message.
     """
-    for one in tokens:
+    for one in sets_of(tokens):
         if one.fingerprint != clip.fingerprint:
             raise InputError(f"{what} made with {one.model}, not with {clip.name}: {advice}")

@@ -5,7 +5,7 @@ Maps", arXiv 2407.20034. It departs from the published package in cost only: the
 masks, the gradient is a closed form (`explain`), and the model is only read.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import isqrt
 from typing import Any, TypeGuard, TypeVar, overload
@@ -87,6 +87,8 @@ class MaskInverter:
         objective: type[Objective] = DiceObjective,
         **fields: Any,
     ):
+        if not isinstance(clip, Clip):
+            raise InputError(f"there is a {type(clip).__name__} where a CLIP should be: give what load_clip returns")
         self.clip = clip
         self.settings = replace(settings or InversionSettings(), **fields)
         self.objective = objective
@@ -107,7 +109,7 @@ class MaskInverter:
             return Seen(canvas, canvas if finer == geometry else tower.canvas(pixels, finer)[0], geometry)
 
     @overload
-    def encode(self, image: list[Any]) -> list[EncodedImage]: ...
+    def encode(self, image: list[Any] | tuple[Any, ...]) -> list[EncodedImage]: ...
     @overload
     def encode(self, image: object) -> EncodedImage: ...
 
@@ -115,8 +117,8 @@ class MaskInverter:
     def encode(self, image: object) -> EncodedImage | list[EncodedImage]:
         """Run the model once on an image: a file, PIL, or an array or tensor [h, w, 3] of uint8 or of floats in 0..1.
 
-        A list of such gives a list: those whose canvases have the same size go through the model together, a few at a time. They
-        are what each alone gives, but for how products are rounded.
+        A list or tuple of such gives a list: those whose canvases have the same size go through the model together, a few at a
+        time. They are what each alone gives, but for how products are rounded.
         See `pictures.as_pixels` for what else is taken; or what `see` made of it. Raises InputError for anything else,
         MemoryLimitError when it does not fit.
         """
@@ -146,13 +148,15 @@ class MaskInverter:
         ]
 
     @overload
-    def invert(self, encoded: list[EncodedImage], masks: Sequence[object]) -> list[LocalizedTokens]: ...
+    def invert(
+        self, encoded: list[EncodedImage] | tuple[EncodedImage, ...], masks: Iterable[object]
+    ) -> list[LocalizedTokens]: ...
     @overload
     def invert(self, encoded: EncodedImage, masks: object, callback: Callback | None = None) -> LocalizedTokens: ...
 
     @settled()
     def invert(
-        self, encoded: EncodedImage | list[EncodedImage], masks: Any, callback: Callback | None = None
+        self, encoded: EncodedImage | list[EncodedImage] | tuple[EncodedImage, ...], masks: Any, callback: Callback | None = None
     ) -> LocalizedTokens | list[LocalizedTokens]:
         """Learn one token per mask; each is optimised independently of the others.
 
@@ -168,14 +172,17 @@ class MaskInverter:
         Warns of a map without contrast, and of a mask that is probably inverted.
         Raises InputError for a mask that is empty, not in range or of the wrong shape, with its index.
         """
-        several = encoded if isinstance(encoded, list) else [encoded]
-        each = masks if isinstance(encoded, list) else [masks]
+        is_one = not isinstance(encoded, list | tuple)
+        several, each = ([encoded], [masks]) if is_one else (list(encoded), list(masks))
+        for one in several:
+            if not isinstance(one, EncodedImage):
+                raise InputError(f"there is a {type(one).__name__} where an encoded picture should be: give what encode returns")
         if len(several) != len(each):
             raise InputError(f"there are {len(several)} pictures and masks of {len(each)}: give a list of masks for each picture")
         with memory_advice("the masks", LESS):
             seen = [self.masks_for(one, own) for one, own in zip(several, each)]
         found = self.invert_seen(several, seen, callback)
-        return found if isinstance(encoded, list) else found[0]
+        return found[0] if is_one else found
 
     @settled()
     def invert_seen(
@@ -301,9 +308,9 @@ class MaskInverter:
         return F.normalize(torch.stack(found).sum(0), dim=1) * whole.norm()
 
 
-def is_several(image: object) -> TypeGuard[list[Any]]:
-    """Whether it is a list of pictures, not one that is written as a list of numbers."""
-    return isinstance(image, list) and bool(image) and all(isinstance(one, Seen) or is_picture(one) for one in image)
+def is_several(image: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
+    """Whether it is a list of pictures, or of none, not one that is written as a list of numbers."""
+    return isinstance(image, list | tuple) and all(isinstance(one, Seen) or is_picture(one) for one in image)
 
 
 def filled_up(masks: int, device: torch.device) -> int:

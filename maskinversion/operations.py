@@ -17,7 +17,7 @@ from .errors import InputError
 from .identity import check_same_clip
 from .inverter import EncodedImage, MaskInverter
 from .models.clip import Clip
-from .tokens import LocalizedTokens, Sets
+from .tokens import LocalizedTokens, Sets, sets_of
 
 EPSILON = 1e-6
 NOTHINGS = ("grey", "black")
@@ -25,7 +25,8 @@ NOTHINGS = ("grey", "black")
 
 def embeddings_of(tokens: Sets) -> Tensor:
     """All embeddings [M, D] of the sets, on the device of the first: sets that were loaded and sets just made go together."""
-    return torch.cat([one.embeddings.to(tokens[0].embeddings) for one in tokens])
+    sets = sets_of(tokens)
+    return torch.cat([one.embeddings.to(sets[0].embeddings) for one in sets])
 
 
 def blend(tokens: Sets, others: Sets, weight: float = 0.5) -> list[LocalizedTokens]:
@@ -35,6 +36,7 @@ def blend(tokens: Sets, others: Sets, weight: float = 0.5) -> list[LocalizedToke
     and tokens that point in opposite directions.
     """
     check_between("weight", weight, 0, 1)
+    tokens, others = sets_of(tokens), sets_of(others)
     targets = matched(tokens, others)
     return changed(tokens, targets, lambda own, target: slerp(own, target, weight), {"blend": weight, "with": names(others)})
 
@@ -45,6 +47,7 @@ def pull(tokens: Sets, strength: float = 0.3) -> list[LocalizedTokens]:
     Raises InputError for a strength outside 0..1.
     """
     check_between("strength", strength, 0, 1)
+    tokens = sets_of(tokens)
     targets = [one.global_embedding.expand_as(one.embeddings) for one in tokens]
     return changed(tokens, targets, lambda own, target: slerp(own, target, strength), {"pull": strength})
 
@@ -56,6 +59,7 @@ def subtract(tokens: Sets, others: Sets, strength: float = 0.5) -> list[Localize
     when nothing is left.
     """
     check_between("strength", strength, 0, math.inf)
+    tokens, others = sets_of(tokens), sets_of(others)
 
     def away(own: Tensor, other: Tensor) -> Tensor:
         length = lengths(own)
@@ -77,6 +81,7 @@ def vary(tokens: Sets, count: int = 4, angle: float = 20.0, seed: int = 0) -> li
     if count < 1:
         raise InputError(f"count is {count}; it must be at least 1")
     check_between("angle", angle, 0, 90)
+    tokens = sets_of(tokens)
     generator = torch.Generator().manual_seed(seed)
     for one in tokens:
         lengths(one.embeddings)
@@ -94,9 +99,7 @@ def vary(tokens: Sets, count: int = 4, angle: float = 20.0, seed: int = 0) -> li
 
 def stack(*groups: Sets) -> list[LocalizedTokens]:
     """All tokens, one after the other. Raises InputError when they are of different CLIPs, or when there are none."""
-    every = [one for group in groups for one in group]
-    if not every:
-        raise InputError("there are no tokens to stack: give at least one set")
+    every = sets_of([one for group in groups if len(group) for one in sets_of(group)])
     for one in every[1:]:
         check_same_clip(every[0], one)
     return every
@@ -107,7 +110,7 @@ def pick(tokens: Sets, indices: Sequence[int]) -> list[LocalizedTokens]:
 
     Raises InputError for an index that no token has, with the number of tokens.
     """
-    places = [(one, index) for one in tokens for index in range(len(one))]
+    places = [(one, index) for one in sets_of(tokens) for index in range(len(one))]
     if not indices:
         raise InputError(f"no token is picked: give at least one number, from 0 to {len(places) - 1}")
     for index in indices:
@@ -145,7 +148,7 @@ def lengths(embeddings: Tensor) -> Tensor:
     return found
 
 
-def matched(tokens: Sets, others: Sets) -> list[Tensor]:
+def matched(tokens: list[LocalizedTokens], others: list[LocalizedTokens]) -> list[Tensor]:
     """The embeddings [m, D] of `others` that belong to each set of m `tokens`. Raises InputError for another number, or CLIP."""
     for one in others:
         check_same_clip(tokens[0], one)
@@ -164,7 +167,7 @@ def check_between(what: str, value: float, low: float, high: float) -> None:
         raise InputError(f"{what} is {value:g}; it must be {wanted}")
 
 
-def names(sets: Sets) -> str:
+def names(sets: list[LocalizedTokens]) -> str:
     return ", ".join(dict.fromkeys(one.model for one in sets))
 
 
@@ -179,7 +182,7 @@ def taken(one: LocalizedTokens, indices: list[int]) -> LocalizedTokens:
 
 
 def changed(
-    tokens: Sets, seconds: Sequence[Tensor], function: Callable[[Tensor, Tensor], Tensor], record: dict
+    tokens: list[LocalizedTokens], seconds: Sequence[Tensor], function: Callable[[Tensor, Tensor], Tensor], record: dict
 ) -> list[LocalizedTokens]:
     """Every set with function(embeddings, second) in place of its embeddings, and the record of it."""
     return [

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from reprlib import repr as shown
 
@@ -147,7 +147,18 @@ def checked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-Sets = Sequence[LocalizedTokens]
+Sets = Sequence[LocalizedTokens] | LocalizedTokens
+
+
+def sets_of(tokens: Sets) -> list[LocalizedTokens]:
+    """The sets that were given, or the only one. Raises InputError for none, and for anything else."""
+    found = list(tokens) if isinstance(tokens, Iterable) else [tokens]
+    for one in found:
+        if not isinstance(one, LocalizedTokens):
+            raise InputError(f"there is a {type(one).__name__} where tokens should be: give what MaskInverter.invert returns")
+    if not found:
+        raise InputError("there are no tokens: give at least one set")
+    return found
 
 
 def overlap(maps: Tensor, masks: Tensor) -> Tensor:

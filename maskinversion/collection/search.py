@@ -16,11 +16,12 @@ from torch import Tensor
 from ..errors import InputError
 from ..inverter import MaskInverter
 from ..models.clip import Clip
+from ..operations import embeddings_of
 from ..pictures import as_pixels
 from ..settings import InversionSettings
 from ..tasks.phrases import CLASS_TEMPLATE
 from ..tasks.texts import text_embeddings
-from ..tokens import LocalizedTokens
+from ..tokens import Sets, sets_of
 from .neighbours import Progress, UnitTokens, unit_tokens
 from .table import Made, RegionTable
 
@@ -98,11 +99,11 @@ class RegionSearch:
     def _row_of(self) -> dict[str, int]:
         return {name: row for row, name in enumerate(self.rows["id"].to_pylist())}
 
-    def of_tokens(self, tokens: Sequence[LocalizedTokens], name: str = "region") -> list[Question]:
+    def of_tokens(self, tokens: Sets, name: str = "region") -> list[Question]:
         """Raises InputError for tokens of another CLIP than the table's, naming both."""
-        for one in tokens:
+        for one in sets_of(tokens):
             self._check(one.fingerprint, one.model, "the tokens were made")
-        units = torch.cat([one.embeddings for one in tokens]).cpu().float()
+        units = embeddings_of(tokens).cpu().float()
         return [Question(f"{name} {number}" if len(units) > 1 else name, unit) for number, unit in enumerate(units)]
 
     def of_phrases(self, phrases: Sequence[str], clip: Clip, template: str | Sequence[str] = CLASS_TEMPLATE) -> list[Question]:
@@ -198,7 +199,7 @@ class RegionSearch:
     def masks(self, rows: Sequence[int]) -> dict[int, bytes | None]:
         """The PNG of each row's mask, read from the table when it is wanted."""
         wanted = sorted(set(rows))
-        found = self.table.dataset().take(np.array(wanted, np.int64), columns=["mask"])["mask"].to_pylist() if wanted else []
+        found = self.table.take(wanted, "mask") if wanted else []
         return dict(zip(wanted, found, strict=True))
 
     def _why(self, only: Only | None) -> str:

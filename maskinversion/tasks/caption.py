@@ -29,7 +29,7 @@ from ..models.loading import usable_device
 from ..models.weights import KINDS, MOST_LAYERS, check_finite, read_state
 from ..operations import embeddings_of, lengths, stack
 from ..packages import require
-from ..tokens import LocalizedTokens
+from ..tokens import Sets
 from .classify import classify
 from .decoding import Decoding
 
@@ -132,14 +132,14 @@ class Captioner:
     clip: str | None = None
     one_at_a_time: Any = field(default_factory=RLock, init=False, repr=False)  # its tokenizer and GPT-2 are changed as they work
 
-    def check(self, tokens: Sequence[LocalizedTokens]) -> None:
+    def check(self, tokens: Sets) -> None:
         """Raises InputError for tokens that this captioner does not understand, naming both models and the one to load."""
         check_made_for(tokens, self.name, self.width, self.fingerprint, self.clip)
 
     @settled()
     def caption(
         self,
-        tokens: Sequence[LocalizedTokens] | LocalizedTokens | Tensor,
+        tokens: Sets | Tensor,
         decoding: Decoding | None = None,
         callback: Callback | None = None,
     ) -> list[list[str]]:
@@ -158,7 +158,7 @@ class Captioner:
             if embeddings.ndim != 2 or embeddings.shape[1] != self.width:
                 raise InputError(f"the embeddings have shape {tuple(embeddings.shape)}; {self.name} takes (M, {self.width})")
         else:
-            tokens = stack([tokens] if isinstance(tokens, LocalizedTokens) else tokens)
+            tokens = stack(tokens)
             self.check(tokens)
             embeddings = embeddings_of(tokens)
         if self.normalize:

@@ -124,6 +124,30 @@ def test_bad_parameters_are_explained(bundled, parameter, message):
         mi.MaskInverter(bundled, **parameter)
 
 
+def test_pictures_and_their_masks_may_be_in_any_row(bundled, scene):
+    image, masks = scene
+    inverter = mi.MaskInverter(bundled, iterations=2)
+    encoded = inverter.encode((image, image))
+    expected = inverter.invert(encoded, [masks, masks[:1]])
+    found = inverter.invert(tuple(encoded), (own for own in (masks, masks[:1])))
+    assert [len(one) for one in found] == [2, 1]
+    assert all(torch.equal(one.embeddings, other.embeddings) for one, other in zip(found, expected, strict=True))
+    assert inverter.encode([]) == inverter.invert([], []) == []
+    with pytest.raises(mi.InputError, match="2 pictures and masks of 1"):
+        inverter.invert(encoded, [masks])
+
+
+def test_what_goes_in_the_wrong_place_is_said(bundled, scene):
+    image, masks = scene
+    inverter = mi.MaskInverter(bundled)
+    for given in (image, "picture.png", [image, image]):
+        with pytest.raises(mi.InputError, match="where an encoded picture should be: give what encode returns"):
+            inverter.invert(given, [masks, masks])
+    for given in ("bundled", bundled.model):
+        with pytest.raises(mi.InputError, match="where a CLIP should be: give what load_clip returns"):
+            mi.MaskInverter(given)
+
+
 def test_an_image_of_another_inverter_is_refused(bundled, scene):
     encoded = mi.MaskInverter(bundled, layers=2).encode(scene[0])
     with pytest.raises(mi.InputError, match="another inverter"):

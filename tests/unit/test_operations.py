@@ -99,6 +99,23 @@ def test_tokens_of_different_clips_are_refused_with_both_names(operation):
         operation([made(1)], [made(1, width=48, model="two", fingerprint="2")])
 
 
+def test_one_set_may_be_given_by_itself():
+    one, other = made(2), made(1, 1)
+    for alone, listed in (
+        (blend(one, other), blend([one], [other])),
+        (subtract(one, other), subtract([one], [other])),
+        (pull(one), pull([one])),
+        (vary(one), vary([one])),
+        (stack(one, [], [other]), [one, other]),
+        (pick(one, [1]), pick([one], [1])),
+    ):
+        assert [len(a) for a in alone] == [len(b) for b in listed]
+        assert all(torch.equal(a.embeddings, b.embeddings) for a, b in zip(alone, listed))
+    for nothing_of in ([], torch.zeros(1, 32), [torch.zeros(1, 32)], None):
+        with pytest.raises(mi.InputError, match=r"there are no tokens|where tokens should be: give what"):
+            pull(nothing_of)
+
+
 def test_what_has_no_direction_is_refused():
     tokens = made(2)
     empty = replace(tokens, embeddings=tokens.embeddings * torch.tensor([[1.0], [0.0]]))

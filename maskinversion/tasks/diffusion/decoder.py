@@ -6,7 +6,7 @@ embedding, `image_embeds` or `ip_adapter_image_embeds`, and hidden states of a r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,7 +24,7 @@ from ...models.loading import load_clip
 from ...operations import embeddings_of
 from ...packages import require_part
 from ...pictures import as_masks, as_pixels
-from ...tokens import LocalizedTokens
+from ...tokens import Sets, sets_of
 from .kinds import KINDS, Kind
 from .settings import Settings
 from .steps import Callback, Steps, as_picture, check_steps, feathered, painting_advice
@@ -41,7 +41,7 @@ USUAL_CLIPS = {
 }
 
 # Tokens; or hidden states [M, K, d] of M regions, all with as many rows, for adapters that read these.
-Regions = Sequence[LocalizedTokens] | Tensor
+Regions = Sets | Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +210,7 @@ class Decoder:
             raise InputError(f"{what} is {value}; {self.name} makes multiples of {self.grain} pixels: use {near}")
         return value
 
-    def check(self, tokens: Sequence[LocalizedTokens]) -> None:
+    def check(self, tokens: Sets) -> None:
         """Raises InputError for tokens that this pipeline does not understand, naming both models and the one to load."""
         check_made_for(tokens, self.name, self.width, self.fingerprint, USUAL_CLIPS.get(self.width))
 
@@ -283,7 +283,7 @@ class Decoder:
         if self.called.way == "unclip":
             raise InputError(f"{self.name} ({self.kind}) takes no negative token: use negative_prompt, or Subtract Tokens before")
         found = self.given(negative)
-        check_same_clip(tokens[0], negative[0])  # pyright: ignore[reportArgumentType]
+        check_same_clip(*(sets_of(sets)[0] for sets in (tokens, negative)))  # pyright: ignore[reportArgumentType]
         if len(found) != 1:
             raise InputError(f"there are {len(found)} negative tokens; give one")
         return found[0]

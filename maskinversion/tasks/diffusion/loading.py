@@ -12,6 +12,7 @@ from ...bundled import BUNDLED
 from ...compute.ambient import settled
 from ...errors import ModelError
 from ...models.hub import Progress, cached, fetch
+from ...models.loading import usable_device
 from ...packages import require, require_part
 from .adapters import add_adapter
 from .decoder import USE, Decoder
@@ -42,9 +43,11 @@ def load_decoder(
         from there. Without, diffusers downloads.
     device: where it is, and runs. offload: a device to bring each part to only while it computes; `device` is then the CPU.
 
-    Raises ModelError when it is not there, not of a kind that takes image embeddings, or has no safetensors; PackageError
-    when diffusers or a package that it needs is missing, too old, or does not work with those beside it.
+    Raises ModelError when it is not there, not of a kind that takes image embeddings, or has no safetensors; InputError for a
+    device that is not here; PackageError when diffusers or a package that it needs is missing, too old, or does not work with those
+    beside it.
     """
+    device, offload = usable_device(device), None if offload is None else usable_device(offload)
     for package in ("transformers", *(["accelerate"] if offload else [])):
         require(package, USE)
     diffusers = require("diffusers", USE, OLDEST)
@@ -90,7 +93,7 @@ def load_decoder(
         name = f"{name} + {Path(adapter).stem}"
     check_weights(pipeline, name)
     pipeline.to("cpu" if offload else device, silence_dtype_warnings=True)
-    decoder = Decoder(name, pipeline, width, states, torch.device(offload) if offload else None, fingerprint)
+    decoder = Decoder(name, pipeline, width, states, offload, fingerprint)
     try:
         possible = 1 <= decoder.side <= LARGEST_SIDE and width >= 1
     except (TypeError, ValueError, ArithmeticError):

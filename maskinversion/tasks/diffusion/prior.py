@@ -21,10 +21,11 @@ from ...files import read_json
 from ...identity import check_made_for, check_made_with
 from ...models.clip import Clip
 from ...models.hub import Progress, cached, fetch
+from ...models.loading import usable_device
 from ...models.text_states import TextStates, pieces_of, places_of, text_states
 from ...models.weights import check_counts, check_finite, check_size, read_state
 from ...operations import embeddings_of, nothing
-from ...tokens import LocalizedTokens
+from ...tokens import LocalizedTokens, Sets, sets_of
 from .decoder import USUAL_CLIPS
 from .files import MODEL, trained_with
 from .prior_model import BESIDE, PriorConfig, PriorModel
@@ -56,8 +57,8 @@ class Prior:
         prompt: str,
         clip: Clip,
         subjects: Sequence[str] = (),
-        tokens: Sequence[LocalizedTokens] = (),
-        edges: Sequence[LocalizedTokens] | None = None,
+        tokens: Sets = (),
+        edges: Sets | None = None,
         seed: int = 0,
     ) -> LocalizedTokens:
         """The image embedding of the prompt, as one token for a decoder. Without subjects, that of the text alone.
@@ -69,7 +70,10 @@ class Prior:
         another CLIP than the prior's; ModelError for a CLIP that cannot read text.
         """
         ground = nothing(clip)
-        self.check([ground, *tokens, *(edges or [])], clip)
+        subjects = [subjects] if isinstance(subjects, str) else subjects
+        tokens = sets_of(tokens) if len(tokens) else []
+        edges = [ground] if edges is None else sets_of(edges)
+        self.check([ground, *tokens, *edges], clip)
         numbers, sequence, whole = self.read(text_states(clip, prompt))
         found = embeddings_of(tokens) if tokens else torch.zeros(0, self.width)
         if len(found) != len(subjects):
@@ -82,7 +86,7 @@ class Prior:
             if not places:
                 raise InputError(f"the prompt {prompt!r} has no {subject!r}: write the subject as it stands in the prompt")
             sequence[places] = token.to(sequence)
-        control = embeddings_of(edges or [ground])[:1]
+        control = embeddings_of(edges)[:1]
         weight = self.model.proj_in.weight
         noise = torch.randn(1, self.width, generator=torch.Generator().manual_seed(seed % 2**63))
         given = (one.to(weight) for one in (sequence[None], whole[None], control, noise))
@@ -91,7 +95,7 @@ class Prior:
         record = {"prior": self.name, "prompt": prompt, "subjects": list(subjects), "seed": seed}
         return replace(ground, embeddings=embedding, parameters={"operations": [record]})
 
-    def check(self, tokens: Sequence[LocalizedTokens], clip: Clip) -> None:
+    def check(self, tokens: Sets, clip: Clip) -> None:
         """Raises InputError for tokens of another CLIP than the prior's, or than the one that is to read the prompt."""
         check_made_with(tokens, clip, "connect the CLIP that made them")
         check_made_for(tokens, self.name, self.width, self.fingerprint, USUAL_CLIPS.get(self.width))
@@ -118,8 +122,9 @@ def load_prior(source: str | Path, device: str | torch.device = "cpu", progress:
         once.
     progress: called with bytes that are here, of how many, while it is downloaded; it may raise to stop.
 
-    Raises ModelError when it is not there, damaged, or another kind of prior.
+    Raises ModelError when it is not there, damaged, or another kind of prior, InputError for a device that is not here.
     """
+    device = usable_device(device)
     folder, name = folder_of(str(source), progress)
     config = read_config(folder / MODEL)
     file = next((folder / file for file in FILES if (folder / file).is_file()), None)
