@@ -6,6 +6,7 @@ masks, the gradient is a closed form (`explain`), and the model is only read.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from math import isqrt
 from typing import Any, TypeGuard, TypeVar, overload
@@ -124,7 +125,10 @@ class MaskInverter:
         """
         if not is_several(image):
             return self._encode([image if isinstance(image, Seen) else self.see(image)])[0]
-        seen = [one if isinstance(one, Seen) else self.see(one) for one in image]
+        seen = []
+        for number, one in enumerate(image):
+            with of_several(number):
+                seen.append(one if isinstance(one, Seen) else self.see(one))
         found: dict[int, EncodedImage] = {}
         for some in together([one.geometry.model_size for one in seen], self.pictures_at_once):
             found.update(zip(some, self._encode([seen[index] for index in some])))
@@ -179,8 +183,10 @@ class MaskInverter:
                 raise InputError(f"there is a {type(one).__name__} where an encoded picture should be: give what encode returns")
         if len(several) != len(each):
             raise InputError(f"there are {len(several)} pictures and masks of {len(each)}: give a list of masks for each picture")
-        with memory_advice("the masks", LESS):
-            seen = [self.masks_for(one, own) for one, own in zip(several, each)]
+        seen = []
+        for number, (one, own) in enumerate(zip(several, each)):
+            with memory_advice("the masks", LESS), nullcontext() if is_one else of_several(number):
+                seen.append(self.masks_for(one, own))
         found = self.invert_seen(several, seen, callback)
         return found[0] if is_one else found
 
@@ -310,7 +316,16 @@ class MaskInverter:
 
 def is_several(image: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
     """Whether it is a list of pictures, or of none, not one that is written as a list of numbers."""
-    return isinstance(image, list | tuple) and all(isinstance(one, Seen) or is_picture(one) for one in image)
+    return isinstance(image, list | tuple) and (not image or any(isinstance(one, Seen) or is_picture(one) for one in image))
+
+
+@contextmanager
+def of_several(number: int) -> Iterator[None]:
+    """Says of which picture an InputError is, where there are several."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"picture {number}: {error}") from error
 
 
 def filled_up(masks: int, device: torch.device) -> int:

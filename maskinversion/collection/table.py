@@ -172,7 +172,7 @@ class RegionTable:
         manifest = read_json(path)
         if manifest.get("format") != FORMAT:
             own = shown(manifest.get("format"))
-            raise InputError(f"{path} has the format {own}, and this program reads {FORMAT}: make it again in another folder")
+            raise InputError(f"{path} is of the format {own}, and this program reads {FORMAT}: make it again in another folder")
         try:
             return cls(Path(folder), Made(**manifest["made"]), dict(manifest["source"]))
         except (KeyError, TypeError, ValueError) as error:

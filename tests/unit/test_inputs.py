@@ -137,6 +137,18 @@ def test_pictures_and_their_masks_may_be_in_any_row(bundled, scene):
         inverter.invert(encoded, [masks])
 
 
+def test_the_picture_that_is_wrong_is_named_among_several(bundled, scene):
+    image, masks = scene
+    inverter = mi.MaskInverter(bundled)
+    for given, said in ((255 * image, "floats must be in 0..1"), (None, "a NoneType"), ("none.png", "there is no file none.png")):
+        with pytest.raises(mi.InputError, match=f"^picture 1: .*{said}"):
+            inverter.encode([image, given])
+    encoded = inverter.encode([image, image])
+    for given, said in ((0 * masks, r"mask 0 is empty"), ([], "there is no mask")):
+        with pytest.raises(mi.InputError, match=f"^picture 1: {said}"):
+            inverter.invert(encoded, [masks, given])
+
+
 def test_what_goes_in_the_wrong_place_is_said(bundled, scene):
     image, masks = scene
     inverter = mi.MaskInverter(bundled)
