@@ -80,12 +80,12 @@ def picture_to_write(text: str) -> Path:
     return path
 
 
-def lines_of(path: Path) -> list[str]:
+def lines_of(path: Path, what: str = "phrases") -> list[str]:
     """Of a text file in UTF-8, with a byte order mark or without."""
     try:
         return read_lines(path)
     except InputError as error:
-        raise InputError(f"the phrases could not be read: {error}") from error
+        raise InputError(f"the {what} could not be read: {error}") from error
 
 
 def settings_of(args: argparse.Namespace) -> InversionSettings:

@@ -43,7 +43,9 @@ def run(args: argparse.Namespace) -> None:
     settings = TrainingSettings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(TrainingSettings)})
     tokens, labels = [], []
     if args.labels is not None:
-        tokens, labels = [LocalizedTokens.load(path) for path in args.tokens], lines_of(args.labels)
+        tokens, labels = [LocalizedTokens.load(path) for path in args.tokens], lines_of(args.labels, "labels")
+        if args.out.exists() and any(path.samefile(args.out) for path in args.tokens):
+            raise InputError(f"{args.out} has the tokens to learn from, and would be written over: give --out another name")
     else:
         for path in args.tokens:
             if path.is_file():

@@ -101,9 +101,11 @@ def train(
     tokens = stack(tokens)
     check_made_with(tokens, clip, "give the CLIP that made them")
     total = sum(map(len, tokens))
+    labels = [label.strip() for label in labels]
+    while len(labels) > total and not labels[-1]:
+        labels.pop()  # what follows the last line break
     if len(labels) != total:
         raise InputError(f"there are {total} tokens and {len(labels)} labels: give one label for each, in the same order")
-    labels = [label.strip() for label in labels]
     names = tuple(sorted({label for label in labels if label}))
     for name in names:
         check_name(name)

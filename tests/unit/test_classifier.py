@@ -271,9 +271,14 @@ def test_command_line(labelled, tmp_path, capsys, method):
     tokens, labels = labelled
     file, words, out = (tmp_path / name for name in ("tokens.safetensors", "labels.txt", "classifier.safetensors"))
     tokens[0].save(file)
-    words.write_text("\ufeff" + "\n".join(labels) + "\n", encoding="utf-8")
+    words.write_text("\ufeff" + "\n".join(labels) + "\n\n\n", encoding="utf-8")
     options = ["--method", method, "--steps", "20", "--out", str(out)]
     assert main(["train", str(file), *options]) == 1 and "--labels" in capsys.readouterr().err
+    before = file.read_bytes()
+    assert main(["train", str(file), "--labels", str(words), "--out", str(tmp_path / "." / file.name)]) == 1
+    assert "would be written over" in capsys.readouterr().err and file.read_bytes() == before
+    assert main(["train", str(file), "--labels", str(tmp_path / "none"), *options]) == 1
+    assert "the labels could not be read" in capsys.readouterr().err
     assert main(["train", str(file), "--labels", str(words), *options]) == 0
     assert f"{method}, 3 classes, 10 tokens\ncat: 2\n" in capsys.readouterr().out
     assert main(["classify", str(file), "--classifier", str(out), "--top", "1", "--json"]) == 0
