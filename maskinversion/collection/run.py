@@ -37,10 +37,10 @@ def run(
     with locked(job.out):
         worker = Worker(job)
         description = source.describe() | ({} if job.segmenter is None else {"segmenter": asdict(job.segmenter)})
+        items, rejects = listed_once(source)
         table = RegionTable.create(job.out, worker.made, description, moved)
         if retry:
             table.forget_rejected()
-        items, rejects = listed_once(source)
         table.write_source_rejects(rejects)
         parts = list(parts_of(items, table, job.part))
         there = len(items) - sum(len(part.items) for part in parts)

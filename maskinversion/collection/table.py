@@ -182,16 +182,16 @@ class RegionTable:
     def create(
         cls, folder: str | os.PathLike, made: Made, source: Mapping[str, Any], moved: bool = False
     ) -> RegionTable:
-        """One to write to: new, or one that is there and was made with the same. moved: the source is its own, in a new place.
+        """One to write to: new, without a part yet, or made with the same. moved: the source is its own, in a new place.
 
         Raises InputError, which names what differs, where it was made with another model, other settings or of other pictures.
         """
         folder, source = Path(folder), json.loads(json.dumps(dict(source)))
-        if not (folder / MANIFEST).exists():
+        there = cls.open(folder) if (folder / MANIFEST).exists() else None
+        if there is None or not there.parts():
             table = cls(folder, made, dict(source))
             table.write_manifest()
             return table
-        there = cls.open(folder)
         if different := there.made.differences(made):
             raise InputError(
                 f"{folder} was made with {'; '.join(different)}: tokens of both cannot be compared. Give another folder for these, "

@@ -319,6 +319,7 @@ def test_a_folder_that_is_not_mounted_is_no_table_of_rejects(world, tmp_path):
     with pytest.raises(mi.InputError, match=r"none of the first 6 pictures is there, such as 0\.png"):
         run(Job(tmp_path, settings=QUICK), CocoInstances(str(world / "coco.json"), str(tmp_path / "not here")))
     assert not list(tmp_path.rglob("*.parquet"))
+    assert len(run(Job(tmp_path, settings=QUICK), CocoInstances(str(world / "coco.json"), str(world / "pictures")))) == 12
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")

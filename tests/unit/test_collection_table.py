@@ -118,6 +118,12 @@ def test_tokens_of_other_settings_never_mix(change, said, table):
     assert len(RegionTable.create(table.folder, replace(MADE, version="9.9", model="renamed"), SOURCE)) == 3
 
 
+def test_a_table_without_parts_may_become_another(tmp_path):
+    RegionTable.create(tmp_path, MADE, SOURCE)
+    other = RegionTable.create(tmp_path, replace(MADE, width=7), {"kind": "shards"})
+    assert RegionTable.open(tmp_path) == other and other.made.width == 7
+
+
 def test_a_table_is_of_one_source(table):
     with pytest.raises(mi.InputError, match=r"of other pictures .*--moved"):
         RegionTable.create(table.folder, MADE, SOURCE | {"pictures": "/elsewhere"})
