@@ -17,7 +17,7 @@ PROCESS = Path(__file__).with_name("hub_process.py")
 EVERY = 0.2  # seconds
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
 UNREACHABLE = ("ConnectError", "ConnectionError", "Timeout", "OfflineMode", "LocalEntryNotFound", "NameResolution", "MaxRetry")
-ABSENT = ("RepositoryNotFound", "RevisionNotFound", "404", "401", "GatedRepo", "403")
+ABSENT = re.compile(r"RepositoryNotFound|RevisionNotFound|GatedRepo|\b(401|403|404)\b")
 
 # (bytes that are here, of how many), several times a second. It may raise to stop.
 Progress = Callable[[int, int], None]
@@ -29,7 +29,7 @@ def fetch(repository: str, choose: Callable[[Sequence[str]], Sequence[str]], pro
     Raises ModelError where that cannot be, and whatever `progress` raises, with what was fetched until then kept.
     """
     if not NAME.fullmatch(repository):
-        raise ModelError(f"{repository!r} is no name on the hub: it has the form OWNER/NAME")
+        raise ModelError(f"there is no folder {repository!r} here, and it is no name on the hub, which has the form OWNER/NAME")
     process = subprocess.Popen(
         [sys.executable, str(PROCESS), repository],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8",
@@ -89,7 +89,7 @@ def follow(process: subprocess.Popen, choose: Callable, progress: Progress | Non
 
 def explained(repository: str, said: str) -> str:
     host = os.environ.get("HF_ENDPOINT") or "the Hugging Face hub"
-    if any(word in said for word in ABSENT):
+    if ABSENT.search(said):
         return f"{repository} could not be downloaded: there is no such model on {host}, or it wants you to log in ({said})"
     if any(word in said for word in UNREACHABLE):
         return f"{repository} could not be downloaded: {host} cannot be reached: connect, or take 'bundled' or a file that is here"
@@ -97,9 +97,11 @@ def explained(repository: str, said: str) -> str:
 
 
 def cached(repository: str, names: Sequence[str]) -> Path | None:
-    """The first of these files of a model that is in the hub's cache."""
+    """The first of these files of a model that is in the hub's cache; None for what is no name on the hub."""
     from huggingface_hub import try_to_load_from_cache
 
+    if not NAME.fullmatch(repository):
+        return None
     for name in names:
         found = try_to_load_from_cache(repository, name)
         if isinstance(found, str):

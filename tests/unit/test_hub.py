@@ -103,6 +103,11 @@ def test_without_a_connection_one_sentence_says_so(offline, there, monkeypatch):
     )
 
 
+def test_the_number_of_a_port_is_no_answer_of_the_hub():
+    assert "cannot be reached" in hub.explained("a/b", "OfflineModeIsEnabled: Cannot reach http://127.0.0.1:44019/api/models/a/b")
+    assert "there is no such model" in hub.explained("a/b", "HTTPStatusError: Client error '404 Not Found' for url")
+
+
 def test_names_that_are_not_there(there):
     with pytest.raises(ModelError, match="there is no such model on"):
         hub.fetch("someone/else", wanted)
