@@ -126,6 +126,9 @@ def test_what_does_not_go_together_is_refused(prior, bundled):
     one = token_of(bundled)
     with pytest.raises(mi.InputError, match="the prompt 'a fox beside a cup' has no 'wolf'"):
         prior.embed(PROMPT, bundled, ["wolf"], [one])
+    for subjects in (["fox", "fox"], ["fox", "a fox"]):
+        with pytest.raises(mi.InputError, match="another subject stands in the place of 'fox': write each"):
+            prior.embed(PROMPT, bundled, subjects, [one, token_of(bundled, 1)])
     with pytest.raises(mi.InputError, match="there are 1 tokens and 2 subjects; give one token for each"):
         prior.embed(PROMPT, bundled, ["fox", "cup"], [one])
     with pytest.raises(mi.InputError, match="made with one, not with bundled: connect the CLIP that made them"):
@@ -135,6 +138,13 @@ def test_what_does_not_go_together_is_refused(prior, bundled):
     short = replace(prior, model=load_short(prior))
     with pytest.raises(mi.InputError, match="the prompt has 7 pieces of words, and small reads 5"):
         short.embed(PROMPT, bundled)
+
+
+def test_a_folder_or_a_device_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(mi.ModelError, match=r"there is no folder .*none' here, and it is no name on the hub"):
+        load_prior(tmp_path / "none")
+    with pytest.raises(mi.InputError, match="device 'gpu' cannot be used here"):
+        load_prior("bundled", device="gpu")
 
 
 def load_short(prior):

@@ -66,8 +66,8 @@ class Prior:
         clip: that made the tokens; it reads the prompt. subjects: words of the prompt, each as it stands there, in whose places the
         tokens go, the first token for the first and so on. edges: the token of a picture of edges (Canny's) that is to be followed.
 
-        Raises InputError for a subject that is not in the prompt, for another number of tokens than of subjects, and for tokens of
-        another CLIP than the prior's; ModelError for a CLIP that cannot read text.
+        Raises InputError for a subject that is not in the prompt, or in whose place another one is, for another number of tokens
+        than of subjects, and for tokens of another CLIP than the prior's; ModelError for a CLIP that cannot read text.
         """
         ground = nothing(clip)
         subjects = [subjects] if isinstance(subjects, str) else subjects
@@ -81,11 +81,15 @@ class Prior:
                 f"there are {len(found)} tokens and {len(subjects)} subjects; give one token for each. Pick Tokens takes one of "
                 f"several"
             )
-        for subject, token in zip(subjects, found, strict=True):
+        owner: dict[int, int] = {}
+        for number, (subject, token) in enumerate(zip(subjects, found, strict=True)):
             places = places_of(numbers, pieces_of(clip, subject))
             if not places:
                 raise InputError(f"the prompt {prompt!r} has no {subject!r}: write the subject as it stands in the prompt")
             sequence[places] = token.to(sequence)
+            owner |= dict.fromkeys(places, number)
+        if lost := [subject for number, subject in enumerate(subjects) if number not in owner.values()]:
+            raise InputError(f"another subject stands in the place of {lost[0]!r}: write each in the prompt with words of its own")
         control = embeddings_of(edges)[:1]
         weight = self.model.proj_in.weight
         noise = torch.randn(1, self.width, generator=torch.Generator().manual_seed(seed % 2**63))
