@@ -151,10 +151,11 @@ def table(rows: list[dict]) -> str:
     counts = sorted({row["masks"] for row in rows})
     methods = [method for method in METHODS if any(key[0] == method for key in found)]
     first = rows[0]
+    heads = [f"{count} masks" if count > 1 else "1 mask" for count in counts]
     lines = [
         f"**{first['model']}, {first['size']} px, {first['iterations']} steps, {first['layers']} layer(s)**",
         "",
-        "| encoder passes (memory beyond the model) | " + " | ".join(f"{count} masks" for count in counts) + " |",
+        f"| encoder passes (memory beyond the model) | {' | '.join(heads)} |",
         "|---" * (len(counts) + 1) + "|",
     ]
     for method in methods:
