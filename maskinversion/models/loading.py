@@ -163,6 +163,8 @@ class LazyTokenizer:
 def live_clip(model: Any) -> Clip:
     """A Clip of a model that somebody else loaded. It reads text only when the model has open_clip's usual vocabulary, since a
     model does not say which other tokenizer it was trained with (SigLIP's, say)."""
+    if isinstance(model, Clip):
+        raise ModelError("this CLIP is loaded already: use it as it is, or give its name, file or module to load another")
     model = unwrapped(model)
     text = getattr(model, "text", model)
     usual = hasattr(model, "encode_text") and getattr(text, "vocab_size", None) == USUAL_VOCABULARY

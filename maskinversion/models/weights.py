@@ -33,6 +33,13 @@ def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
         return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
 
+def metadata_in(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself. Raises ModelError for a file that is none."""
+    check_safetensors(path, ModelError)
+    with explained(path), safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
+
+
 def read_state(path: Path) -> dict[str, Tensor]:
     """The weights in a file, on the CPU, by their names. Raises ModelError for anything else, and says what it is."""
     return plain_state(read_any(path), path)

@@ -144,12 +144,23 @@ def is_segments(segments: object) -> bool:
     return all(hasattr(segment, "cropped_mask") and hasattr(segment, "crop_region") for segment in segments[1])
 
 
+def whole_numbers(values: Any, count: int, what: str) -> list[int]:
+    """The first `count` of them. what: the beginning of the message of an InputError where they are none."""
+    try:
+        found = [int(value) for value in values[:count]]
+    except (TypeError, ValueError, OverflowError):
+        found = []
+    if len(found) < count:
+        raise InputError(f"{what} {values}, which must be {count} numbers of pixels: make the segments again")
+    return found
+
+
 def segment_masks(segments: tuple) -> list[tuple[Tensor, str]]:
     """The mask [h, w] of every segment in its picture, and its label. Raises InputError for masks that are not of their region."""
-    height, width = (int(side) for side in segments[0][:2])
+    height, width = whole_numbers(segments[0], 2, "these SEGS are of a picture of the size")
     found = []
     for number, segment in enumerate(segments[1]):
-        left, top, right, bottom = (int(side) for side in segment.crop_region)
+        left, top, right, bottom = whole_numbers(segment.crop_region, 4, f"segment {number} has the region")
         if segment.cropped_mask is None:
             raise InputError(f"segment {number} has no mask: take the segments from a detector, not from a node that drops them")
         cropped = read_mask(segment.cropped_mask)

@@ -13,10 +13,13 @@ from ..models.catalogue import names_on_the_hub
 from ..models.content import SAFETENSORS, TORCHSCRIPT, is_weights, kind_of
 from ..models.fitting import architectures_of, described
 from ..models.folder import CONFIG, check_folder, weights_in
-from ..models.weights import shapes_in
+from ..models.weights import metadata_in, shapes_in
+from ..tokens import FORMAT as TOKENS
+from .classifier_files import FORMAT as CLASSIFIER
 from .diffusion.kinds import KINDS
 from .diffusion.variants import INDEX, is_complete, variant_in
 
+OURS = {TOKENS: ("tokens of regions", "Load Tokens"), CLASSIFIER: ("a classifier of regions", "Load Region Classifier")}
 LAYER = "vision_model.encoder.layers.{}.layer_norm1.weight"
 LOAD_CLIP, NATIVE = "Load CLIP for MaskInversion", "Load CLIP Vision"
 
@@ -82,7 +85,8 @@ def of_file(path: Path) -> Found:
         return Found(path, "a TorchScript archive, as OpenAI published its CLIPs", f"{LOAD_CLIP}, file")
     if kind != SAFETENSORS:
         return Found(path, "a file of PyTorch, which says what it is when it is loaded", "the node of its folder")
-    return of_weights(path, shapes_in(path))
+    shapes, written_as = shapes_in(path), metadata_in(path).get("format")
+    return Found(path, *OURS[written_as]) if written_as in OURS else of_weights(path, shapes)
 
 
 def of_weights(path: Path, shapes: Mapping[str, Sequence[int]]) -> Found:

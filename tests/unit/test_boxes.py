@@ -127,6 +127,11 @@ def test_segments_that_do_not_fit_are_explained():
         segment_masks(segments(np.ones((3, 4), np.float32), size=(8, 5)))
     with pytest.raises(mi.InputError, match="no mask"):
         segment_masks(segments(None))
+    for region in (None, (2, 1, 6), (2, 1, float("nan"), 4)):
+        with pytest.raises(mi.InputError, match=r"segment 0 has the region .*make the segments again"):
+            segment_masks(((8, 10), [SEG(None, np.ones((3, 4), np.float32), 0.9, region, [], "cat")]))
+    with pytest.raises(mi.InputError, match="SEGS are of a picture of the size None"):
+        segment_masks(segments(np.ones((3, 4), np.float32), size=None))
     for other in ([ONE], (3, 4), ((8, 10), [ONE]), torch.zeros(2, 2, 2), (torch.zeros(1), 3)):
         assert not is_segments(other)
     assert is_segments(((8, 10), []))

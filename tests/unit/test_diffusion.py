@@ -243,3 +243,17 @@ def test_the_scale_of_an_adapter_counts(folders):
 def test_diffusers_is_not_imported_before_a_pipeline_is_loaded():
     code = "import sys, maskinversion.tasks.diffusion.loading; sys.exit('diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ({"steps": 2.5}, "steps is 2.5; it must be a whole number"),
+        ({"count": 0}, "count is 0; it must be a whole number of at least 1"),
+        ({"guidance": float("nan")}, "guidance is nan"),
+        ({"adapter_scale": float("inf")}, "adapter_scale is inf"),
+    ],
+)
+def test_settings_that_no_pipeline_can_use_are_refused(given, said):
+    with pytest.raises(mi.InputError, match=said):
+        Settings(**given)

@@ -11,7 +11,11 @@ from safetensors.torch import save_file
 from maskinversion.bundled import BUNDLED
 from maskinversion.cli.main import main
 from maskinversion.errors import ModelError
+from maskinversion.inverter import MaskInverter
 from maskinversion.models.loading import load_clip
+from maskinversion.tasks.classifier import train
+from maskinversion.tasks.classifier_files import save_classifier
+from maskinversion.tasks.classifier_settings import TrainingSettings
 from maskinversion.tasks.inventory import downloaded, inventory, look, of_weights
 
 LAYER = "vision_model.encoder.layers.{}.layer_norm1.weight"
@@ -86,6 +90,16 @@ def test_adapters_captioners_and_unclip(tmp_path):
     unclip = {"embedder.model.visual.proj": (1,), "model.diffusion_model.x": (1,)}
     assert look(written(tmp_path / "c.safetensors", unclip)).use.startswith("unCLIPCheckpointLoader")
     assert look(BUNDLED / "captioner" / "captioner.safetensors").use == "Load Captioner"
+
+
+def test_what_the_pack_itself_has_written(tmp_path, bundled, scene):
+    inverter = MaskInverter(bundled, iterations=1)
+    tokens = inverter.invert(inverter.encode(scene[0]), [*scene[1], *scene[1]])
+    tokens.save(tmp_path / "tokens.safetensors")
+    assert str(look(tmp_path / "tokens.safetensors")) == "tokens.safetensors: tokens of regions -> Load Tokens"
+    classifier = train([tokens], ["a", "b"] * (len(tokens) // 2), bundled, TrainingSettings("probe", steps=1))
+    save_classifier(classifier, tmp_path / "classifier.safetensors")
+    assert look(tmp_path / "classifier.safetensors").use == "Load Region Classifier"
 
 
 def test_folders_count_once_and_say_what_they_are_for(tmp_path):

@@ -156,3 +156,8 @@ def test_a_folder_that_is_damaged(tmp_path):
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
     with pytest.raises(mi.ModelError, match=r"do not fit open_clip_config\.json"):
         mi.load_clip(f"local-dir:{tmp_path}")
+
+
+def test_a_clip_that_is_loaded_is_told_so(bundled):
+    with pytest.raises(mi.ModelError, match="this CLIP is loaded already"):
+        mi.load_clip(bundled)

@@ -1,6 +1,8 @@
 """How pictures are made from tokens. It stands by itself, so that it can be listed without torch."""
 
 from dataclasses import dataclass
+from math import inf
+from numbers import Integral
 
 from ...errors import InputError
 
@@ -24,6 +26,10 @@ class Settings:
     adapter_scale: float = 1.0
 
     def __post_init__(self):
-        for what, least in (("steps", 1), ("count", 1), ("guidance", 0)):
-            if getattr(self, what) < least:
-                raise InputError(f"{what} is {getattr(self, what)}; it must be at least {least}")
+        for what in ("steps", "count"):
+            if not isinstance(getattr(self, what), Integral) or getattr(self, what) < 1:
+                raise InputError(f"{what} is {getattr(self, what)}; it must be a whole number of at least 1")
+        if not 0 <= self.guidance < inf:
+            raise InputError(f"guidance is {self.guidance}; it must not be negative")
+        if not -inf < self.adapter_scale < inf:
+            raise InputError(f"adapter_scale is {self.adapter_scale}; it must be a number, such as 1")
