@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
     tokens = saved_tokens(args)
     if tokens is None:
         tokens = invert_files(inverter, args.image, args)
-        places = [place_of(mask) for _, mask in named_masks(args)]
+        places: list[str | None] = [place_of(mask) for _, mask in named_masks(args)]
     else:
         check_made_with([tokens], clip, "give that one as --clip", what=f"{args.image} was")
         places = [place_of(found) if found.max() > 0 else None for found in tokens.maps_for()]
@@ -71,9 +71,10 @@ def run(args: argparse.Namespace) -> None:
         ]
         print(json.dumps(regions, indent=2))
     elif args.join:
-        if None in places:
+        known = [place for place in places if place is not None]
+        if len(known) < len(places):
             raise InputError(f"where region {places.index(None)} is, its map does not say: give the picture and its masks instead")
-        print(join([prompt.text for prompt in prompts], places, args.region_template))
+        print(join([prompt.text for prompt in prompts], known, args.region_template))
     else:
         for prompt in prompts:
             print(prompt.text)
