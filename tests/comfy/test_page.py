@@ -88,6 +88,10 @@ def test_a_template_runs_and_shows_what_it_found_with_room_for_it(opened, templa
     assert faults(page.evaluate(MEASURE)) == []
 
 
+DRAWN = """() => [...document.querySelectorAll("[role=dialog] canvas")].filter((canvas) =>
+    canvas.width && canvas.getContext("2d")?.getImageData(0, 0, canvas.width, canvas.height).data.some(Boolean)).length > 1"""
+
+
 def test_a_mask_painted_in_the_mask_editor_is_the_region(opened):
     _, page = opened
     turn_to(page, "classic")
@@ -97,6 +101,7 @@ def test_a_mask_painted_in_the_mask_editor_is_the_region(opened):
     page.evaluate(f"() => window.app.canvas.selectNode({picture})")
     page.evaluate("() => { window.app.extensionManager.command.execute('Comfy.MaskEditor.OpenMaskEditor') }")
     editor = page.get_by_role("dialog")
+    page.wait_for_function(DRAWN)  # the picture, and the mask that it brings along, which would come after too early a Clear
     editor.get_by_role("button", name="Clear").click()
     area = editor.locator("canvas").first.bounding_box()
     for row in range(7):  # over the cup
