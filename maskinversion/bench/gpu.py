@@ -26,17 +26,16 @@ from .run import Settings, sweep, tables
 from .worker import inputs
 
 SMALL = dict(image_size=48, patch_size=8, width=64, layers=3, head_width=32)
+HIDDEN = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=2, image_size=48, patch_size=8)
 FAMILIES: dict[str, dict[str, Any]] = {  # of open_clip's vision_cfg, or a class of transformers and its configuration
     "plain ViT": SMALL,
     "ViT with norms inside its blocks": SMALL | dict(block_type="custom", qk_norm=True, scale_attn_inner=True, scale_fc=True),
     "CoCa": SMALL | dict(attentional_pool=True, attn_pooler_queries=4, attn_pooler_heads=4),
     "SigLIP": dict(timm_model_name="vit_base_patch16_siglip_224", timm_pool="map", timm_proj="none", image_size=224),
+    "transformers' CLIP": HIDDEN | dict(kind="CLIPVisionModelWithProjection", projection_dim=64),
+    "transformers' SigLIP": HIDDEN | dict(kind="SiglipVisionModel"),
     "EVA-02": dict(timm_model_name="eva02_base_patch16_clip_224", timm_pool="token", timm_proj=None, image_size=224),
 }
-HIDDEN = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=2, image_size=48, patch_size=8)
-if find_spec("transformers") is not None:
-    FAMILIES["transformers' CLIP"] = HIDDEN | dict(kind="CLIPVisionModelWithProjection", projection_dim=64)
-    FAMILIES["transformers' SigLIP"] = HIDDEN | dict(kind="SiglipVisionModel")
 # The others have a torch.nn.MultiheadAttention: it reads weights of parts that it never calls, and accelerate brings them at calls.
 OFFLOADED = ("SigLIP", "EVA-02", "transformers' CLIP")
 QUICK_FAMILIES = ("plain ViT", "ViT with norms inside its blocks", "CoCa")
@@ -111,6 +110,8 @@ def compare(model: nn.Module, way: Way, device: torch.device) -> Tensor:
 def agreement(device: torch.device, quick: bool) -> Iterator[tuple[str, float, float]]:
     """What was compared, the largest 1 minus cosine, and how large it may be."""
     for family in QUICK_FAMILIES if quick else FAMILIES:
+        if "kind" in FAMILIES[family] and find_spec("transformers") is None:
+            continue
         model = small_model(family)
         for way in WAYS:
             if device.type == "mps" and way.dtype == torch.float64:

@@ -30,7 +30,7 @@ def test_phrases_of_a_file_a_list_and_the_node(server, graph):
     assert "ein Löwe" in run.text("scores") and len(run.text("scores").split("\n")) == 12
     graph[classify]["inputs"] |= {"word_list": "1000 names of ImageNet", "phrases": ""}
     run = server.submit(graph)
-    assert not run.error and len(run.text("scores").split("\n")) == 3000
+    assert not run.error and len(run.text("scores").split("\n")) == 3 * 998  # two names are there twice
     graph[classify]["inputs"] |= {"word_list": "as written", "phrases": "bus\nfox", "templates": "imagenet-7"}
     run = server.submit(graph)
     assert not run.error and run.text("labels").split("\n")[2] == "fox"
