@@ -35,7 +35,7 @@ def architecture(tmp_path_factory):
     open_clip.add_model_config(file)
     yield
     open_clip.factory._MODEL_CONFIG_PATHS.remove(file)
-    open_clip.factory._rescan_model_configs()
+    del open_clip.factory._MODEL_CONFIGS[TINY]
 
 
 @pytest.fixture
